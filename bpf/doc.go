@@ -1,0 +1,15 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package bpf holds the kernel side of the agent: one <name>.bpf.c a probe, compiled into a
+// committed object, and the Go mirrors of its types.
+//
+// A program is named <hook>__<variant>[_<part>]. The programs of a hook that share a section
+// prefix (raw_tp, fentry, ...) are one variant of it; the loader runs the first variant of which
+// every program loads and attaches.
+package bpf
+
+//go:generate ./generate.sh
+
+// EventHdr is the first member of every event, the same in all objects.
+type EventHdr = NetnsEventHdr

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * kernel.h: the kernel types that the programs touch, and only the fields that they touch.
+ *
+ * Every record is relocated against the running kernel's BTF (CO-RE), so that order and gaps
+ * do not matter here. A field that some kernel lacks must be guarded by bpf_core_field_exists();
+ * where a program cannot do its work without it, REQUIRE() makes the program refuse to load, so
+ * that the loader takes the next variant of the hook.
+ */
+#pragma once
+
+typedef unsigned char __u8;
+typedef unsigned short __u16;
+typedef unsigned int __u32;
+typedef unsigned long long __u64;
+typedef signed char __s8;
+typedef short __s16;
+typedef int __s32;
+typedef long long __s64;
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef __u32 __wsum;
+typedef _Bool bool;
+
+#define true 1
+#define false 0
+#define NULL ((void *)0)
+
+/* include/uapi/linux/bpf.h */
+enum bpf_map_type {
+	BPF_MAP_TYPE_HASH = 1,
+	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERCPU_HASH = 5,
+	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_RINGBUF = 27,
+};
+
+enum {
+	BPF_ANY = 0,
+	BPF_NOEXIST = 1,
+};
+
+enum {
+	BPF_F_MMAPABLE = 1U << 10,
+};
+
+/* include/uapi/linux/in.h, in6.h, if_ether.h: fixed by the protocols */
+enum {
+	ETH_P_IP = 0x0800,
+	ETH_P_IPV6 = 0x86DD,
+	IPPROTO_HOPOPTS = 0,
+	IPPROTO_TCP = 6,
+	IPPROTO_UDP = 17,
+	IPPROTO_ROUTING = 43,
+	IPPROTO_FRAGMENT = 44,
+	IPPROTO_DSTOPTS = 60,
+	IPPROTO_SCTP = 132,
+	IPPROTO_UDPLITE = 136,
+	AF_INET6 = 10,
+};
+
+/* flags byte of the TCP header, RFC 9293 section 3.1 */
+enum {
+	TCP_FLAG_FIN = 0x01,
+	TCP_FLAG_SYN = 0x02,
+	TCP_FLAG_RST = 0x04,
+	TCP_FLAG_ACK = 0x10,
+};
+
+/* include/net/tcp_states.h: part of the user space ABI (ss, /proc/net/tcp) */
+enum {
+	TCP_ESTABLISHED = 1,
+	TCP_SYN_SENT,
+	TCP_SYN_RECV,
+	TCP_FIN_WAIT1,
+	TCP_FIN_WAIT2,
+	TCP_TIME_WAIT,
+	TCP_CLOSE,
+	TCP_CLOSE_WAIT,
+	TCP_LAST_ACK,
+	TCP_LISTEN,
+	TCP_CLOSING,
+	TCP_NEW_SYN_RECV,
+};
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct list_head {
+	struct list_head *next, *prev;
+};
+
+struct proc_ns_operations;
+
+struct ns_common {
+	unsigned int inum;
+	const struct proc_ns_operations *ops;
+};
+
+struct tcp_mib {
+	unsigned long mibs[16];
+};
+
+struct udp_mib {
+	unsigned long mibs[10];
+};
+
+struct linux_mib {
+	unsigned long mibs[128];
+};
+
+struct netns_mib {
+	struct tcp_mib *tcp_statistics;
+	struct linux_mib *net_statistics;
+	struct udp_mib *udp_statistics;
+	struct udp_mib *udp_stats_in6;
+};
+
+struct net {
+	struct list_head list;
+	struct ns_common ns;
+	struct netns_mib mib;
+	/*
+	 * commit 3d368ab87cf6 (v5.12) made it a plain u64; before, it is an atomic64_t that
+	 * stays 0 until somebody asks, which does not match this declaration: not used there.
+	 */
+	__u64 net_cookie;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct net_device {
+	possible_net_t nd_net;
+};
+
+struct dst_entry {
+	struct net_device *dev;
+};
+
+struct in6_addr {
+	union {
+		__u8 u6_addr8[16];
+	} in6_u;
+};
+
+struct sock_common {
+	union {
+		struct {
+			__be32 skc_daddr;
+			__be32 skc_rcv_saddr;
+		};
+	};
+	union {
+		struct {
+			__be16 skc_dport;
+			__u16 skc_num;
+		};
+	};
+	unsigned short skc_family;
+	volatile unsigned char skc_state;
+	possible_net_t skc_net;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+};
+
+struct inet_sock {
+	struct sock sk;
+	__be16 inet_sport;
+};
+
+struct sk_buff {
+	union {
+		struct {
+			union {
+				struct net_device *dev;
+			};
+		};
+	};
+	struct sock *sk;
+	unsigned long _skb_refdst;
+	unsigned int len;
+	__be16 protocol;
+	__u16 transport_header;
+	__u16 network_header;
+	unsigned char *head;
+};
+
+struct nsproxy {
+	struct net *net_ns;
+};
+
+struct task_struct {
+	int pid;
+	int tgid;
+	struct nsproxy *nsproxy;
+	struct task_struct *group_leader;
+	__u64 start_time;
+	char comm[16];
+};
+
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+};
+
+struct bpf_map {
+	__u32 max_entries;
+};
+
+struct bpf_array {
+	struct bpf_map map;
+	void *pptrs[0];
+};
+
+/* The arguments of a tracepoint show by the fields of its record. */
+struct trace_event_raw_kfree_skb {
+	void *rx_sk; /* commit c53795d48ee8 (v6.11) */
+};
+
+#pragma clang attribute pop
+
+enum skb_drop_reason {
+	SKB_NOT_DROPPED_YET = 0, /* the enum came with commit c504e5c2f964 (v5.17) */
+};
+
+enum sk_rst_reason {
+	SK_RST_REASON_NOT_SPECIFIED = 0, /* commit 5cb2cb3eb0ba (v6.10) */
+};
+
+/*
+ * REQUIRE makes the program fail to load where cond, a CO-RE predicate, is false: the verifier
+ * meets a call to a function that no kernel has (the number that loaders put in place of a
+ * relocation which they cannot resolve). The loader then takes the hook's next variant.
+ */
+static void *(*const unsupported_by_this_kernel)(void) = (void *)0xbad2310;
+
+#define REQUIRE(cond)                                 \
+	do {                                          \
+		if (!(cond))                          \
+			unsupported_by_this_kernel(); \
+	} while (0)

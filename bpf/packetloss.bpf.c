@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+//go:build ignore
+
+/* packetloss: packets that the kernel dropped, by namespace and reason; samples with stack. */
+#include "include/packet.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Reasons below this have a verdict; those of subsystems are above (include/net/dropreason.h). */
+#define MAX_REASONS 256
+#define MAX_FRAMES 24
+
+/* What a drop reason says of the packet. */
+enum verdict {
+	VERDICT_LOSS = 0,  /* a packet that was not at fault itself is lost */
+	VERDICT_BENIGN,    /* it was at fault itself, or has come to an ordinary end */
+	VERDICT_UNWANTED,  /* a loss, unless it is multicast: this host is in no such group */
+	VERDICT_NO_SOCKET, /* likewise, unless it is TCP: a reset answers it, which is probe tcpreset's to report */
+};
+EXPORT(enum verdict, verdict);
+
+/* Set by user space, which knows the running kernel's names of the reasons. */
+const volatile __u8 verdicts[MAX_REASONS];
+
+struct drop_key {
+	struct netns_id netns;
+	__u32 reason;
+	__u32 abnormal; /* bool */
+};
+
+struct event {
+	struct event_hdr hdr;
+	__u64 location; /* return address in the function that dropped the packet */
+	__u32 reason;
+	__u32 frames; /* valid elements of stack */
+	__u64 stack[MAX_FRAMES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct drop_key);
+	__type(value, __u64);
+} drops SEC(".maps");
+
+EVENTS(512 * 1024);
+
+static __always_inline bool is_multicast(struct flow *f)
+{
+	return f->family == 4 ? f->daddr[0] >> 4 == 0xe : f->family == 6 && f->daddr[0] == 0xff;
+}
+
+/* is_abnormal tells whether a drop is the loss of a packet that was not at fault itself. */
+static __always_inline bool is_abnormal(struct sk_buff *skb, __u32 reason)
+{
+	__u8 verdict = reason < MAX_REASONS ? verdicts[reason] : VERDICT_LOSS;
+	struct flow f = {};
+
+	if (verdict == VERDICT_LOSS || verdict == VERDICT_BENIGN)
+		return verdict == VERDICT_LOSS;
+	skb_flow(skb, &f);
+	if (is_multicast(&f))
+		return false;
+	return verdict != VERDICT_NO_SOCKET || f.proto != IPPROTO_TCP;
+}
+
+SEC("raw_tp/kfree_skb")
+int drop__raw_tp(__u64 *ctx)
+{
+	struct sk_buff *skb = (void *)ctx[0];
+	struct event *e;
+	struct drop_key key = {};
+	struct sock *rx_sk = NULL;
+	struct net *net;
+	long n;
+
+	/* What is not there is dead code to the verifier before it checks the bounds of ctx. */
+	if (bpf_core_type_exists(enum skb_drop_reason))
+		key.reason = ctx[2];
+	if (bpf_core_field_exists(((struct trace_event_raw_kfree_skb *)0)->rx_sk))
+		rx_sk = (void *)ctx[3];
+
+	net = rx_sk ? sock_net(rx_sk) : skb_net(skb);
+	if (net)
+		netns_id(net, &key.netns);
+	key.abnormal = is_abnormal(skb, key.reason);
+	count(&drops, &key);
+	if (!key.abnormal)
+		return 0;
+
+	e = event_reserve(&events, sizeof(*e));
+	if (!e)
+		return 0;
+	e->hdr.netns = key.netns;
+	__builtin_memset(&e->hdr.flow, 0, sizeof(e->hdr.flow));
+	skb_flow(skb, &e->hdr.flow);
+	e->location = ctx[1];
+	e->reason = key.reason;
+	/* Skip the frames of the tracing itself: bpf_trace_run, the tracepoint's stub and the program. */
+	n = bpf_get_stack(ctx, e->stack, sizeof(e->stack), 3);
+	e->frames = n > 0 ? n / sizeof(__u64) : 0;
+	bpf_ringbuf_submit(e, 0);
+	return 0;
+}

@@ -1,0 +1,198 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// NoVariant is the variant of a hook that does not run.
+const NoVariant = "none"
+
+// Hook is one thing that an object observes or does, by the variant that runs on this kernel.
+type Hook struct {
+	Name string
+	// Variant is the section prefix of the programs that run, or NoVariant.
+	Variant string
+	// Err says why the variants before this one do not run; nil if there is none.
+	Err error
+}
+
+// Object is a loaded BPF object of which every hook runs at most one variant.
+type Object struct {
+	Maps      map[string]*ebpf.Map
+	Variables map[string]*ebpf.Variable
+	// Programs are the loaded programs by name, those of the variants that run.
+	Programs map[string]*ebpf.Program
+	Hooks    []Hook
+
+	links []link.Link
+}
+
+// variant is a set of programs that do the work of a hook together.
+type variant struct {
+	hook, kind string
+	programs   []string
+}
+
+// rank orders the variants of a hook: tracepoints are a stable interface and show more, trampolines
+// cost less than probes.
+func rank(kind string) int {
+	return slices.Index([]string{"tp_btf", "raw_tp", "iter", "fentry", "fexit", "kprobe", "kretprobe"}, kind)
+}
+
+// variants groups the programs of a spec by hook and section prefix, best first within each hook.
+func variants(spec *ebpf.CollectionSpec) ([]variant, error) {
+	byKey := map[[2]string]*variant{}
+	for name, program := range spec.Programs {
+		hook, _, ok := strings.Cut(name, "__")
+		kind, _, _ := strings.Cut(program.SectionName, "/")
+		if !ok || rank(kind) < 0 {
+			return nil, fmt.Errorf("program %s in section %s: want a name <hook>__<variant> and a known kind of section", name, program.SectionName)
+		}
+		key := [2]string{hook, kind}
+		if byKey[key] == nil {
+			byKey[key] = &variant{hook: hook, kind: kind}
+		}
+		byKey[key].programs = append(byKey[key].programs, name)
+	}
+	out := make([]variant, 0, len(byKey))
+	for _, v := range byKey {
+		slices.Sort(v.programs)
+		out = append(out, *v)
+	}
+	slices.SortFunc(out, func(a, b variant) int {
+		return cmp.Or(cmp.Compare(a.hook, b.hook), cmp.Compare(rank(a.kind), rank(b.kind)))
+	})
+	return out, nil
+}
+
+// Load creates the maps of spec, then loads and attaches, for each hook, the first variant that
+// this kernel accepts in full. Feature tests are not trusted: only loading for real tells. A hook
+// without a working variant is in Hooks with its reasons; Load fails only if no hook works at all.
+// It takes ownership of spec.
+func (k *Kernel) Load(spec *ebpf.CollectionSpec) (*Object, error) {
+	all, err := variants(spec)
+	if err != nil {
+		return nil, err
+	}
+	programs := spec.Programs
+	spec.Programs = nil
+	opts := ebpf.CollectionOptions{Cache: k.cache}
+	if !k.Source.Own {
+		opts.Programs.KernelTypes = k.types
+	}
+	base, err := ebpf.NewCollectionWithOptions(spec, opts)
+	if err != nil {
+		return nil, fmt.Errorf("create maps: %w", err)
+	}
+	opts.MapReplacements = base.Maps
+	o := &Object{Maps: base.Maps, Variables: base.Variables, Programs: map[string]*ebpf.Program{}}
+	for _, v := range all {
+		if len(o.Hooks) == 0 || o.Hooks[len(o.Hooks)-1].Name != v.hook {
+			o.Hooks = append(o.Hooks, Hook{Name: v.hook, Variant: NoVariant})
+		}
+		hook := &o.Hooks[len(o.Hooks)-1]
+		if hook.Variant != NoVariant {
+			continue
+		}
+		if err := o.run(v, spec, programs, opts); err != nil {
+			hook.Err = errors.Join(hook.Err, fmt.Errorf("%s: %w", v.kind, err))
+			continue
+		}
+		hook.Variant = v.kind
+	}
+	if errs := o.idle(); len(errs) == len(o.Hooks) {
+		return nil, errors.Join(append(errs, o.Close())...)
+	}
+	return o, nil
+}
+
+// idle returns the reasons of the hooks that do not run.
+func (o *Object) idle() []error {
+	var errs []error
+	for _, h := range o.Hooks {
+		if h.Variant == NoVariant {
+			errs = append(errs, fmt.Errorf("hook %s: %w", h.Name, h.Err))
+		}
+	}
+	return errs
+}
+
+// run loads and attaches all programs of a variant, or none.
+func (o *Object) run(v variant, spec *ebpf.CollectionSpec, programs map[string]*ebpf.ProgramSpec, opts ebpf.CollectionOptions) (err error) {
+	part := spec.Copy()
+	part.Programs = map[string]*ebpf.ProgramSpec{}
+	for _, name := range v.programs {
+		part.Programs[name] = programs[name]
+	}
+	coll, err := ebpf.NewCollectionWithOptions(part, opts)
+	if err != nil {
+		return err
+	}
+	var links []link.Link
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, closeLinks(links))
+		}
+		coll.Close() // its maps are clones, the programs that run have been detached from it
+	}()
+	for _, name := range v.programs {
+		l, err := attach(programs[name], coll.Programs[name])
+		if err != nil {
+			return fmt.Errorf("attach %s to %s: %w", name, programs[name].SectionName, err)
+		}
+		if l != nil {
+			links = append(links, l)
+		}
+	}
+	for _, name := range v.programs {
+		o.Programs[name] = coll.DetachProgram(name)
+	}
+	o.links = append(o.links, links...)
+	return nil
+}
+
+// attach attaches a program to the hook that its section names. Programs that are run or opened by
+// user space (a raw_tp section without a tracepoint, an iterator) have none.
+func attach(spec *ebpf.ProgramSpec, program *ebpf.Program) (link.Link, error) {
+	switch {
+	case spec.Type == ebpf.RawTracepoint && spec.AttachTo != "":
+		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: spec.AttachTo, Program: program})
+	case spec.Type == ebpf.RawTracepoint, spec.AttachType == ebpf.AttachTraceIter:
+		return nil, nil
+	case spec.Type == ebpf.Tracing:
+		return link.AttachTracing(link.TracingOptions{Program: program})
+	default:
+		return nil, fmt.Errorf("cannot attach a program of type %s", spec.Type)
+	}
+}
+
+func closeLinks(links []link.Link) error {
+	var errs []error
+	for _, l := range links {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Close detaches and frees everything.
+func (o *Object) Close() error {
+	err := closeLinks(o.links)
+	o.links = nil
+	for _, p := range o.Programs {
+		err = errors.Join(err, p.Close())
+	}
+	for _, m := range o.Maps {
+		err = errors.Join(err, m.Close())
+	}
+	return err
+}

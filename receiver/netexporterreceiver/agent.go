@@ -1,0 +1,348 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netexporterreceiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/consumer"
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/receiver"
+	"go.opentelemetry.io/collector/receiver/receiverhelper"
+	"go.opentelemetry.io/collector/scraper/scrapererror"
+	"go.uber.org/zap"
+
+	"github.com/netexporter/netexporter/internal/kernel"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/metadata"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/netns"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/probe"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/probes"
+)
+
+// agent is the one instance behind the receivers of a configuration: it starts with the first of
+// them and ends with the last.
+type agent struct {
+	cfg    *Config
+	set    receiver.Settings
+	forget func()
+
+	events *eventSink // nil if there is no logs pipeline
+
+	mu      sync.Mutex
+	users   int // receivers that have started and not shut down
+	running *running
+}
+
+// running is what an agent holds between start and shutdown.
+type running struct {
+	inventory *netns.Inventory
+	source    netns.Source
+	runner    *probe.Runner
+	names     *probe.Names
+	telemetry *telemetry
+
+	counters []probe.Counter
+	serves   []bool
+	rows     []netns.Row
+
+	resources *resources
+	// Counters of the kernel began with it, those of the probes with their programs.
+	sinceBoot, sinceStart *metadata.MetricsBuilder
+}
+
+func newAgent(set receiver.Settings, cfg *Config, forget func()) *agent {
+	return &agent{cfg: cfg, set: set, forget: forget}
+}
+
+// sendEventsTo makes next get the events; it is called before Start.
+func (a *agent) sendEventsTo(set receiver.Settings, next consumer.Logs) error {
+	obs, err := receiverhelper.NewObsReport(receiverhelper.ObsReportSettings{
+		ReceiverID: set.ID, Transport: "bpf", ReceiverCreateSettings: set,
+	})
+	if err != nil {
+		return err
+	}
+	a.events = newEventSink(set, a.cfg, next, obs)
+	return nil
+}
+
+// Start starts the agent for the first of its receivers.
+func (a *agent) Start(_ context.Context, _ component.Host) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.users > 0 {
+		a.users++
+		return nil
+	}
+	r, err := a.start()
+	if err != nil {
+		return err
+	}
+	a.running, a.users = r, 1
+	return nil
+}
+
+// Shutdown ends the agent with the last of its receivers. It is safe before Start.
+func (a *agent) Shutdown(context.Context) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.users > 1 {
+		a.users--
+		return nil
+	}
+	a.users = 0
+	a.forget()
+	if a.events != nil {
+		a.events.cancel() // a reader that waits for the pipeline goes on
+	}
+	if a.running == nil {
+		return nil
+	}
+	r := a.running
+	a.running = nil
+	return r.close()
+}
+
+func (r *running) close() error {
+	var errs []error
+	if r.telemetry != nil {
+		r.telemetry.Shutdown()
+	}
+	if r.runner != nil {
+		errs = append(errs, r.runner.Shutdown())
+	}
+	if r.source != nil {
+		errs = append(errs, r.source.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (a *agent) start() (_ *running, err error) {
+	if err := kernel.CheckPrivileges(); err != nil {
+		return nil, err
+	}
+	defs := a.definitions()
+	k, err := a.openKernel(defs)
+	if err != nil {
+		return nil, err
+	}
+	defer k.FlushTypes() // only loading needs them
+	r := &running{names: probe.NewNames(k, a.symbols(), defs)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.close())
+		}
+	}()
+	if r.resources, err = newResources(a.cfg); err != nil {
+		return nil, err
+	}
+	if r.telemetry, err = newTelemetry(a.set.TelemetrySettings); err != nil {
+		return nil, err
+	}
+	a.openSource(r, k, defs)
+	if err := a.startProbes(r, k, defs); err != nil {
+		return nil, err
+	}
+	boot, err := kernel.BootTime()
+	if err != nil {
+		return nil, err
+	}
+	build := metadata.MetricsBuilderConfig{Metrics: a.cfg.Metrics, ResourceAttributes: a.cfg.ResourceAttributes}
+	r.sinceBoot = metadata.NewMetricsBuilder(build, a.set, metadata.WithStartTime(pcommon.NewTimestampFromTime(boot)))
+	r.sinceStart = metadata.NewMetricsBuilder(build, a.set, metadata.WithStartTime(pcommon.NewTimestampFromTime(time.Now())))
+	// The first events may come before the first pass.
+	if r.rows, err = r.inventory.Pass(nil); r.rows == nil {
+		return nil, fmt.Errorf("read network namespaces: %w", err)
+	}
+	return r, nil
+}
+
+// definitions returns the probes that are not switched off.
+func (a *agent) definitions() []probe.Definition {
+	var defs []probe.Definition
+	for _, d := range probes.All() {
+		if enabled := a.cfg.probe(d.Name).Enabled; enabled == nil || *enabled {
+			defs = append(defs, d)
+		}
+	}
+	return defs
+}
+
+// demanded tells whether the user asked for a probe by name.
+func (a *agent) demanded(d probe.Definition) bool {
+	enabled := a.cfg.probe(d.Name).Enabled
+	return enabled != nil && *enabled
+}
+
+func (a *agent) openKernel(defs []probe.Definition) (*kernel.Kernel, error) {
+	query := kernel.Query{Prefixes: netns.MIBPrefixes()}
+	for _, d := range defs {
+		for _, e := range d.Enums {
+			query.Enums = append(query.Enums, e.Name)
+		}
+	}
+	k, err := kernel.Open(a.cfg.RootPath, query)
+	switch {
+	case errors.Is(err, kernel.ErrNoBTF):
+		a.set.Logger.Warn("Running without BTF: counters are read from /proc, there are no events", zap.Error(err))
+	case err != nil:
+		return nil, err
+	default:
+		a.set.Logger.Info("Kernel", zap.String("release", k.Release), zap.String("btf", k.Source.Path))
+	}
+	return k, nil
+}
+
+func (a *agent) symbols() *kernel.Symbols {
+	s, err := kernel.LoadSymbols()
+	if err != nil {
+		a.set.Logger.Warn("Kernel stacks will show addresses instead of functions", zap.Error(err))
+	}
+	return s
+}
+
+// openSource opens the collection pass, or its substitute in /proc.
+func (a *agent) openSource(r *running, k *kernel.Kernel, defs []probe.Definition) {
+	var wanted []netns.Counter
+	for _, d := range defs {
+		for _, c := range d.Counters {
+			r.counters = append(r.counters, c)
+			wanted = append(wanted, c.Counter)
+		}
+	}
+	procRoot := filepath.Join(a.cfg.RootPath, "proc")
+	source, err := netns.NewWalk(k, procRoot, wanted)
+	if err != nil {
+		a.set.Logger.Warn("This kernel cannot run the collection pass: counters are read from /proc, which costs more and misses network namespaces without a process", zap.Error(err))
+		source = netns.NewProc(procRoot, wanted)
+	}
+	r.source, r.serves = source, source.Serves()
+	r.inventory = netns.NewInventory(source, a.cfg.RootPath)
+	rows, tasks := source.Variants()
+	hooks := []kernel.Hook{{Name: "namespaces", Variant: rows}, {Name: "tasks", Variant: tasks}}
+	r.telemetry.setProbe("netns", hooks)
+	a.logProbe("netns", hooks)
+	for _, d := range defs {
+		if len(d.Counters) > 0 {
+			r.telemetry.setProbe(d.Name, hooks[:1])
+			a.logProbe(d.Name, hooks[:1])
+		}
+	}
+	for i, served := range r.serves {
+		if !served {
+			a.set.Logger.Warn("This kernel does not have a counter", zap.String("counter", wanted[i].MIB))
+		}
+	}
+}
+
+// startProbes starts the probes that have a kernel object. One that cannot start does not stop
+// another, but is an error if it was asked for by name.
+func (a *agent) startProbes(r *running, k *kernel.Kernel, defs []probe.Definition) error {
+	set := probe.Settings{Kernel: k, Names: r.names}
+	if a.events != nil {
+		a.events.inventory, a.events.names, a.events.resources = r.inventory, r.names, r.resources
+		set.Sink = a.events.consume
+	}
+	r.runner = probe.NewRunner(set)
+	r.telemetry.setStats(r.runner.Stats)
+	for _, d := range defs {
+		if d.Spec == nil {
+			continue
+		}
+		hooks, err := r.runner.Start(d, a.cfg.probe(d.Name))
+		r.telemetry.setProbe(d.Name, hooks)
+		if err != nil && a.demanded(d) {
+			return err
+		}
+		if err != nil {
+			a.set.Logger.Warn("Probe does not run", zap.String("probe", d.Name), zap.Error(err))
+			continue
+		}
+		a.logProbe(d.Name, hooks)
+	}
+	return nil
+}
+
+// logProbe says which variant of each hook of a probe runs.
+func (a *agent) logProbe(name string, hooks []kernel.Hook) {
+	fields := []zap.Field{zap.String("probe", name)}
+	incomplete := false
+	for _, h := range hooks {
+		fields = append(fields, zap.String(h.Name, h.Variant))
+		if h.Variant == kernel.NoVariant {
+			incomplete = true
+			fields = append(fields, zap.NamedError(h.Name+"_error", h.Err))
+		}
+	}
+	if incomplete {
+		a.set.Logger.Warn("Probe runs without some of its hooks", fields...)
+		return
+	}
+	a.set.Logger.Info("Probe runs", fields...)
+}
+
+// collect runs one collection pass.
+func (a *agent) collect(context.Context) (pmetric.Metrics, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := a.running
+	if r == nil {
+		return pmetric.NewMetrics(), errors.New("the receiver is not running")
+	}
+	rows, passErr := r.inventory.Pass(r.rows[:0])
+	if rows == nil {
+		return pmetric.NewMetrics(), passErr
+	}
+	r.rows = rows
+	r.telemetry.namespaces.Store(int64(len(rows)))
+	snapshots, err := r.runner.Collect(r.inventory.Known)
+	now := pcommon.NewTimestampFromTime(time.Now())
+	for i := range rows {
+		r.recordRow(&rows[i], snapshots, now)
+	}
+	r.recordUnknown(snapshots, now)
+	metrics := r.sinceBoot.Emit()
+	r.sinceStart.Emit().ResourceMetrics().MoveAndAppendTo(metrics.ResourceMetrics())
+	if err = errors.Join(passErr, err); err != nil {
+		err = scrapererror.NewPartialScrapeError(err, 1)
+	}
+	return metrics, err
+}
+
+// recordRow records all there is of one namespace.
+func (r *running) recordRow(row *netns.Row, snapshots []probe.Snapshot, now pcommon.Timestamp) {
+	for i, c := range r.counters {
+		if !r.serves[i] {
+			continue
+		}
+		for _, record := range c.Record {
+			record(r.sinceBoot, now, int64(row.Values[i]))
+		}
+	}
+	for _, s := range snapshots {
+		s.Record(r.sinceStart, now, row.ID, r.names)
+	}
+	ns, _ := r.inventory.Lookup(row.ID)
+	resource := metadata.WithResource(r.resources.of(ns))
+	r.sinceBoot.EmitForResource(resource)
+	r.sinceStart.EmitForResource(resource)
+}
+
+// recordUnknown records what was counted where the namespace could not be told, as a fact of the node.
+func (r *running) recordUnknown(snapshots []probe.Snapshot, now pcommon.Timestamp) {
+	for _, s := range snapshots {
+		if slices.Contains(s.Namespaces(), netns.ID{}) {
+			s.Record(r.sinceStart, now, netns.ID{}, r.names)
+		}
+	}
+	r.sinceStart.EmitForResource(metadata.WithResource(r.resources.of(netns.Namespace{})))
+}

@@ -1,0 +1,211 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netns
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// tombstone is how long a namespace that is gone is still known, so that its last events are
+	// told whose they were.
+	tombstone = time.Minute
+	// ownerTries is how often the owner of a namespace is looked for while its processes stay the
+	// same: a runtime moves a process into its cgroup only after it has started it.
+	ownerTries = 5
+	// ownerReads bounds the processes of a namespace that are looked at each time.
+	ownerReads = 16
+)
+
+// Inventory knows who lives in the network namespaces. It alone uses its source, and may be used by
+// several goroutines.
+type Inventory struct {
+	source   Source
+	procRoot string
+	nameDir  string // /run/netns
+	now      func() time.Time
+
+	mu       sync.Mutex
+	entries  map[ID]*entry
+	names    map[uint32]string // by inode
+	namesAge time.Time         // modification time of nameDir
+	tasks    []Task
+	looked   time.Time // when Lookup refreshed last
+}
+
+type entry struct {
+	Namespace
+	seen  time.Time // when the last pass met it
+	tries int
+	// What the processes were when tries was 0.
+	firstTask Task
+	taskCount int
+}
+
+// NewInventory returns an empty inventory of what source reads; root is the host's root directory
+// as this process sees it.
+func NewInventory(source Source, root string) *Inventory {
+	return &Inventory{
+		source:   source,
+		procRoot: filepath.Join(root, "proc"),
+		nameDir:  filepath.Join(root, "run", "netns"),
+		now:      time.Now,
+		entries:  map[ID]*entry{},
+	}
+}
+
+// Pass reads all namespaces with their counters, appending one row each to rows, and brings the
+// inventory up to date. The rows are complete even if it returns an error, unless they are nil.
+func (v *Inventory) Pass(rows []Row) ([]Row, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	rows, err := v.source.Rows(rows)
+	if len(rows) == 0 {
+		return nil, err
+	}
+	return rows, errors.Join(err, v.update(rows))
+}
+
+func (v *Inventory) update(rows []Row) error {
+	now := v.now()
+	host, hostErr := v.source.Host()
+	nameErr := v.readNames()
+	var taskErr error
+	v.tasks, taskErr = v.source.Tasks(v.tasks[:0])
+	byNetNS := map[ID][]Task{}
+	for _, t := range v.tasks {
+		byNetNS[t.NetNS] = append(byNetNS[t.NetNS], t)
+	}
+	for _, row := range rows {
+		e := v.entries[row.ID]
+		if e == nil {
+			e = &entry{Namespace: Namespace{ID: row.ID}}
+			v.entries[row.ID] = e
+		}
+		e.seen = now
+		e.Host = row.ID.Inode == host.Inode && host.Inode != 0
+		e.Name = v.names[row.ID.Inode]
+		if !e.Host {
+			v.findOwner(e, byNetNS[row.ID])
+		}
+	}
+	for id, e := range v.entries {
+		if now.Sub(e.seen) > tombstone {
+			delete(v.entries, id)
+		}
+	}
+	return errors.Join(hostErr, nameErr, taskErr)
+}
+
+// findOwner asks the processes of a namespace, oldest first, whose they are.
+func (v *Inventory) findOwner(e *entry, tasks []Task) {
+	if e.PodUID != "" || e.ContainerID != "" || len(tasks) == 0 {
+		return
+	}
+	slices.SortFunc(tasks, func(a, b Task) int {
+		return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.TGID, b.TGID))
+	})
+	if tasks[0] != e.firstTask || len(tasks) != e.taskCount {
+		e.firstTask, e.taskCount, e.tries = tasks[0], len(tasks), 0
+	}
+	if e.tries == ownerTries {
+		return
+	}
+	e.tries++
+	for _, t := range tasks[:min(len(tasks), ownerReads)] {
+		owner, err := v.readOwner(t.TGID)
+		if err != nil {
+			continue // it has ended
+		}
+		if owner.PodUID != "" {
+			e.Owner = owner
+			return
+		}
+		if e.ContainerID == "" {
+			e.Owner = owner
+		}
+	}
+}
+
+func (v *Inventory) readOwner(pid int) (Owner, error) {
+	f, err := os.Open(filepath.Join(v.procRoot, strconv.Itoa(pid), "cgroup"))
+	if err != nil {
+		return Owner{}, err
+	}
+	defer f.Close()
+	return parseOwner(f)
+}
+
+// readNames lists the files on which namespaces are mounted, as ip-netns(8) and CNI make them, if
+// the directory has changed.
+func (v *Inventory) readNames() error {
+	info, err := os.Stat(v.nameDir)
+	if errors.Is(err, os.ErrNotExist) {
+		v.names = nil
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list named network namespaces: %w", err)
+	}
+	// A mount on a file does not touch the directory, and it follows the file's creation: look
+	// again for a while.
+	if v.names != nil && info.ModTime().Equal(v.namesAge) && v.now().Sub(v.namesAge) > tombstone {
+		return nil
+	}
+	files, err := os.ReadDir(v.nameDir)
+	if err != nil {
+		return fmt.Errorf("list named network namespaces: %w", err)
+	}
+	v.names, v.namesAge = make(map[uint32]string, len(files)), info.ModTime()
+	for _, f := range files {
+		info, err := os.Stat(filepath.Join(v.nameDir, f.Name()))
+		if err != nil {
+			continue // it has just been deleted
+		}
+		v.names[uint32(info.Sys().(*syscall.Stat_t).Ino)] = f.Name()
+	}
+	return nil
+}
+
+// Known tells whether a namespace is there or has been until a minute ago.
+func (v *Inventory) Known(id ID) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.entries[id] != nil
+}
+
+// lookupInterval bounds how often Lookup refreshes for a namespace that it does not know.
+const lookupInterval = 250 * time.Millisecond
+
+// Lookup returns what is known of a namespace, looking for it if it is new: the events of a
+// namespace may come before the next pass. It may be gone for up to a minute.
+func (v *Inventory) Lookup(id ID) (Namespace, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if e := v.entries[id]; e != nil {
+		return e.Namespace, true
+	}
+	if id == (ID{}) || v.now().Sub(v.looked) < lookupInterval {
+		return Namespace{ID: id}, false
+	}
+	rows, err := v.source.Rows(nil)
+	if err == nil {
+		// What else fails here fails, and is reported, in the next pass too.
+		_ = v.update(rows)
+	}
+	v.looked = v.now()
+	if e := v.entries[id]; e != nil {
+		return e.Namespace, true
+	}
+	return Namespace{ID: id}, false
+}

@@ -1,0 +1,144 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netns
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/procfs"
+)
+
+// proc reads namespaces from /proc, for kernels that cannot run the pass. It sees only namespaces
+// that have a process, and knows no cookies.
+type proc struct {
+	root     string
+	counters []Counter
+}
+
+// NewProc returns a Source that reads the files of procRoot, /proc of the host: several files a
+// namespace and a process each time.
+func NewProc(procRoot string, counters []Counter) Source { return newProc(procRoot, counters) }
+
+func newProc(root string, counters []Counter) *proc { return &proc{root, counters} }
+
+func (p *proc) inode(path string) (uint32, error) {
+	info, err := os.Stat(filepath.Join(p.root, path))
+	if err != nil {
+		return 0, err
+	}
+	return uint32(info.Sys().(*syscall.Stat_t).Ino), nil
+}
+
+// Tasks lists processes with the inode of their namespace. Those that end meanwhile are left out.
+func (p *proc) Tasks(tasks []Task) ([]Task, error) {
+	dir, err := os.Open(p.root)
+	if err != nil {
+		return tasks, fmt.Errorf("list processes: %w", err)
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return tasks, fmt.Errorf("list processes: %w", err)
+	}
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		inode, err := p.inode(filepath.Join(name, "ns", "net"))
+		if err != nil {
+			continue
+		}
+		start, err := p.startTime(name)
+		if err != nil {
+			continue
+		}
+		tasks = append(tasks, Task{NetNS: ID{Inode: inode}, TGID: pid, Start: start})
+	}
+	return tasks, nil
+}
+
+// startTime returns field 22 of /proc/<pid>/stat, clock ticks since boot, proc_pid_stat(5).
+func (p *proc) startTime(pid string) (uint64, error) {
+	raw, err := os.ReadFile(filepath.Join(p.root, pid, "stat"))
+	if err != nil {
+		return 0, err
+	}
+	return parseStartTime(raw)
+}
+
+func parseStartTime(stat []byte) (uint64, error) {
+	// The command, field 2, may hold spaces and parentheses.
+	end := bytes.LastIndexByte(stat, ')')
+	fields := bytes.Fields(stat[end+1:])
+	const startTime = 22 - 3 // fields[0] is field 3
+	if end < 0 || len(fields) <= startTime {
+		return 0, fmt.Errorf("parse stat: malformed line %q", stat)
+	}
+	return strconv.ParseUint(string(fields[startTime]), 10, 64)
+}
+
+// Rows reads the counters of each namespace through one of its processes.
+func (p *proc) Rows(rows []Row) ([]Row, error) {
+	tasks, err := p.Tasks(nil)
+	if err != nil {
+		return rows, err
+	}
+	seen := map[uint32]bool{}
+	var errs []error
+	for _, t := range tasks {
+		if seen[t.NetNS.Inode] {
+			continue
+		}
+		dir := filepath.Join(p.root, strconv.Itoa(t.TGID))
+		mib, err := procfs.ReadMIB(os.DirFS(dir))
+		// The process may have ended, or its number may be another's by now.
+		if inode, statErr := p.inode(filepath.Join(strconv.Itoa(t.TGID), "ns", "net")); statErr != nil || inode != t.NetNS.Inode {
+			continue
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("read counters of %s: %w", t.NetNS, err))
+			continue
+		}
+		seen[t.NetNS.Inode] = true
+		row := nextRow(&rows, len(p.counters))
+		row.ID = t.NetNS
+		for i, c := range p.counters {
+			row.Values[i] = 0
+			for _, name := range c.Proc {
+				row.Values[i] += mib[name]
+			}
+		}
+	}
+	return rows, errors.Join(errs...)
+}
+
+// Serves is true for all: a counter that the kernel lacks reads as 0.
+func (p *proc) Serves() []bool {
+	serves := make([]bool, len(p.counters))
+	for i := range serves {
+		serves[i] = true
+	}
+	return serves
+}
+
+// Host returns the namespace of the first process, or the own one where that may not be looked at.
+func (p *proc) Host() (ID, error) {
+	for _, pid := range []string{"1", "self"} {
+		if inode, err := p.inode(filepath.Join(pid, "ns", "net")); err == nil {
+			return ID{Inode: inode}, nil
+		}
+	}
+	return ID{}, fmt.Errorf("no process in %s shows its network namespace", p.root)
+}
+
+func (p *proc) Variants() (rows, tasks string) { return "procfs", "procfs" }
+
+func (p *proc) Close() error { return nil }

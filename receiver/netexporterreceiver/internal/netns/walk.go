@@ -1,0 +1,280 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/netexporter/netexporter/bpf"
+	"github.com/netexporter/netexporter/internal/kernel"
+)
+
+// MIBPrefixes are the anonymous enums whose members index the kernel's counters; a kernel.Query
+// needs them for NewWalk.
+func MIBPrefixes() []string { return []string{"TCP_MIB_", "UDP_MIB_", "LINUX_MIB_"} }
+
+// walk reads all namespaces by programs that walk the kernel's own lists (bpf/netns.bpf.c).
+type walk struct {
+	kernel *kernel.Kernel
+	proc   *proc
+	read   []func(*bpf.NetnsNetnsRecord) uint64
+
+	object   *kernel.Object
+	memory   *ebpf.Memory
+	capacity uint32
+	records  []bpf.NetnsNetnsRecord
+}
+
+// initialCapacity is the number of namespaces that there is room for at first.
+const initialCapacity = 256
+
+// NewWalk returns a Source that reads every namespace of the host, those without a process too, in
+// one pass within the kernel. procRoot is where the host's /proc is. It fails where the kernel
+// cannot run the pass.
+func NewWalk(k *kernel.Kernel, procRoot string, counters []Counter) (Source, error) {
+	w := &walk{kernel: k, proc: newProc(procRoot, nil), capacity: initialCapacity}
+	for _, c := range counters {
+		w.read = append(w.read, reader(k, c))
+	}
+	if err := w.open(); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// reader returns what takes a counter from a record, nil if this kernel does not have it.
+func reader(k *kernel.Kernel, c Counter) func(*bpf.NetnsNetnsRecord) uint64 {
+	index, ok := k.Value(c.MIB)
+	if !ok {
+		return nil
+	}
+	var r bpf.NetnsNetnsRecord
+	prefix := c.MIB[:strings.Index(c.MIB, "MIB_")+len("MIB_")]
+	switch {
+	case prefix == "TCP_MIB_" && index < uint64(len(r.Tcp)):
+		return func(r *bpf.NetnsNetnsRecord) uint64 { return r.Tcp[index] }
+	case prefix == "UDP_MIB_" && index < uint64(len(r.Udp)):
+		return func(r *bpf.NetnsNetnsRecord) uint64 { return r.Udp[index] + r.Udp6[index] }
+	case prefix == "LINUX_MIB_" && index < uint64(len(r.LinuxMib)):
+		return func(r *bpf.NetnsNetnsRecord) uint64 { return r.LinuxMib[index] }
+	}
+	return nil
+}
+
+func (w *walk) open() (err error) {
+	spec, err := bpf.LoadNetns()
+	if err != nil {
+		return fmt.Errorf("load netns: %w", err)
+	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return err
+	}
+	var tables [4096]struct{} // MAX_CPUS of bpf/netns.bpf.c
+	if cpus > len(tables) {
+		return fmt.Errorf("load netns: %d possible CPUs are more than %d", cpus, len(tables))
+	}
+	spec.Maps[bpf.NetnsMapRecords].MaxEntries = w.capacity
+	if err := errors.Join(
+		spec.Variables[bpf.NetnsVarPossibleCpus].Set(uint32(cpus)),
+		spec.Variables[bpf.NetnsVarMaxRecords].Set(w.capacity),
+	); err != nil {
+		return fmt.Errorf("tune netns: %w", err)
+	}
+	object, err := w.kernel.Load(spec)
+	if err != nil {
+		return fmt.Errorf("load netns: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, object.Close())
+		}
+	}()
+	for _, h := range object.Hooks {
+		if h.Variant == kernel.NoVariant && h.Name != "tasks" {
+			return fmt.Errorf("load netns: hook %s: %w", h.Name, h.Err)
+		}
+	}
+	if err := run(object, bpf.NetnsProgSetupRawTp); err != nil {
+		return err
+	}
+	memory, err := object.Maps[bpf.NetnsMapRecords].Memory()
+	if err != nil {
+		return fmt.Errorf("map netns records: %w", err)
+	}
+	w.object, w.memory = object, memory
+	w.records = make([]bpf.NetnsNetnsRecord, w.capacity)
+	return nil
+}
+
+func run(object *kernel.Object, program string) error {
+	status, err := object.Programs[program].Run(&ebpf.RunOptions{})
+	if err != nil {
+		return fmt.Errorf("run %s: %w", program, err)
+	}
+	if status != 0 {
+		return fmt.Errorf("run %s: it returned %d", program, status)
+	}
+	return nil
+}
+
+// Rows runs the pass; if there are more namespaces than room, it makes room and runs it again.
+func (w *walk) Rows(rows []Row) ([]Row, error) {
+	for {
+		if err := run(w.object, bpf.NetnsProgWalkRawTp); err != nil {
+			return rows, err
+		}
+		var found, skipped uint32
+		if err := errors.Join(
+			w.object.Variables[bpf.NetnsVarFound].Get(&found),
+			w.object.Variables[bpf.NetnsVarSkipped].Get(&skipped),
+		); err != nil {
+			return rows, fmt.Errorf("read netns: %w", err)
+		}
+		if skipped == 0 {
+			return w.rows(rows, w.records[:found])
+		}
+		if err := w.grow(found); err != nil {
+			return rows, err
+		}
+	}
+}
+
+// grow replaces the programs and their map by larger ones, with room for churn.
+func (w *walk) grow(found uint32) error {
+	old := w.object
+	for w.capacity < found+found/4 {
+		w.capacity *= 2
+	}
+	if err := w.open(); err != nil {
+		return fmt.Errorf("make room for %d network namespaces: %w", found, err)
+	}
+	return old.Close()
+}
+
+func (w *walk) rows(rows []Row, records []bpf.NetnsNetnsRecord) ([]Row, error) {
+	if len(records) == 0 {
+		return rows, nil
+	}
+	size := int(unsafe.Sizeof(records[0]))
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(&records[0])), size*len(records))
+	if _, err := w.memory.ReadAt(raw, 0); err != nil {
+		return rows, fmt.Errorf("read netns records: %w", err)
+	}
+	for i := range records {
+		r := &records[i]
+		row := nextRow(&rows, len(w.read))
+		row.ID = ID{r.Id.Cookie, r.Id.Inode}
+		for j, read := range w.read {
+			if read != nil {
+				row.Values[j] = read(r)
+			}
+		}
+	}
+	return rows, nil
+}
+
+// nextRow extends rows by one, with the values of an earlier use of that row if it had any.
+func nextRow(rows *[]Row, values int) *Row {
+	n := len(*rows)
+	if n < cap(*rows) {
+		*rows = (*rows)[:n+1]
+	} else {
+		*rows = append(*rows, Row{})
+	}
+	row := &(*rows)[n]
+	if len(row.Values) != values {
+		row.Values = make([]uint64, values)
+	}
+	return row
+}
+
+func (w *walk) Serves() []bool {
+	serves := make([]bool, len(w.read))
+	for i, read := range w.read {
+		serves[i] = read != nil
+	}
+	return serves
+}
+
+// Tasks reads the task iterator, or /proc where it does not run.
+func (w *walk) Tasks(tasks []Task) ([]Task, error) {
+	program := w.object.Programs[bpf.NetnsProgTasksIter]
+	if program == nil {
+		return w.proc.Tasks(tasks)
+	}
+	it, err := link.AttachIter(link.IterOptions{Program: program})
+	if err != nil {
+		return tasks, fmt.Errorf("attach task iterator: %w", err)
+	}
+	defer it.Close()
+	file, err := it.Open()
+	if err != nil {
+		return tasks, fmt.Errorf("open task iterator: %w", err)
+	}
+	defer file.Close()
+	raw, err := io.ReadAll(file)
+	if err != nil {
+		return tasks, fmt.Errorf("read task iterator: %w", err)
+	}
+	return decodeTasks(tasks, raw)
+}
+
+// decodeTasks decodes what the task iterator has written: records of struct task_record.
+func decodeTasks(tasks []Task, raw []byte) ([]Task, error) {
+	const size = int(unsafe.Sizeof(bpf.NetnsTaskRecord{}))
+	if len(raw)%size != 0 {
+		return tasks, fmt.Errorf("decode tasks: %d bytes are no multiple of %d", len(raw), size)
+	}
+	var rec bpf.NetnsTaskRecord
+	for ; len(raw) > 0; raw = raw[size:] {
+		copy(unsafe.Slice((*byte)(unsafe.Pointer(&rec)), size), raw)
+		tasks = append(tasks, Task{
+			NetNS: ID{rec.Netns.Cookie, rec.Netns.Inode},
+			TGID:  int(rec.Tgid),
+			Start: rec.StartNs,
+		})
+	}
+	return tasks, nil
+}
+
+// Host returns the namespace of the host's first process, or, where that may not be looked at, the
+// one that the kernel booted with.
+func (w *walk) Host() (ID, error) {
+	var initial bpf.NetnsNetnsId
+	if err := w.object.Variables[bpf.NetnsVarInitial].Get(&initial); err != nil {
+		return ID{}, fmt.Errorf("read netns: %w", err)
+	}
+	id := ID{initial.Cookie, initial.Inode}
+	inode, err := w.proc.inode(filepath.Join("1", "ns", "net"))
+	if err != nil || inode == id.Inode {
+		return id, nil
+	}
+	return ID{Inode: inode}, nil
+}
+
+func (w *walk) Variants() (rows, tasks string) {
+	for _, h := range w.object.Hooks {
+		switch h.Name {
+		case "walk":
+			rows = h.Variant
+		case "tasks":
+			tasks = h.Variant
+		}
+	}
+	if tasks == kernel.NoVariant {
+		_, tasks = w.proc.Variants()
+	}
+	return rows, tasks
+}
+
+func (w *walk) Close() error { return w.object.Close() }

@@ -1,0 +1,214 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package probe
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+	"go.uber.org/zap"
+
+	"github.com/netexporter/netexporter/bpf"
+	"github.com/netexporter/netexporter/internal/kernel"
+)
+
+// Sink takes the events of a probe, oldest first. It owns them until it returns.
+type Sink func(d *Definition, events []Event) error
+
+// Settings are what a Runner needs.
+type Settings struct {
+	Kernel *kernel.Kernel
+	Names  *Names
+	Logger *zap.Logger
+	// Sink is nil if nobody wants events.
+	Sink Sink
+}
+
+// Runner gives the kernel objects of probes a life. It alone owns their maps, programs, links, rings
+// and goroutines.
+type Runner struct {
+	set Settings
+
+	mu        sync.Mutex // held while the set of instances changes or is read
+	instances []*instance
+	readers   sync.WaitGroup
+}
+
+// instance is a probe that runs.
+type instance struct {
+	def    Definition
+	object *kernel.Object
+	ring   *ringbuf.Reader
+
+	delivered, undecodable, refused atomic.Uint64
+}
+
+// NewRunner returns a Runner that has touched nothing yet.
+func NewRunner(set Settings) *Runner { return &Runner{set: set} }
+
+// Start loads the object of a probe, attaches it and reads its events.
+func (r *Runner) Start(d Definition, cfg Config) (hooks []kernel.Hook, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	spec, err := d.Spec()
+	if err != nil {
+		return nil, fmt.Errorf("probe %s: %w", d.Name, err)
+	}
+	events := cfg.Events && r.set.Sink != nil && d.Decode != nil
+	if err := tune(spec, d, r.set.Names, cfg, events); err != nil {
+		return nil, fmt.Errorf("probe %s: tune: %w", d.Name, err)
+	}
+	object, err := r.set.Kernel.Load(spec)
+	if err != nil {
+		return nil, fmt.Errorf("probe %s: %w", d.Name, err)
+	}
+	in := &instance{def: d, object: object}
+	if events {
+		if in.ring, err = ringbuf.NewReader(object.Maps[bpf.PacketlossMapEvents]); err != nil {
+			return nil, errors.Join(fmt.Errorf("probe %s: open ring: %w", d.Name, err), object.Close())
+		}
+		r.readers.Go(func() { r.read(in) })
+	}
+	r.instances = append(r.instances, in)
+	return object.Hooks, nil
+}
+
+// tune sets the constants that include/event.h gives every object, and the probe's own.
+func tune(spec *ebpf.CollectionSpec, d Definition, n *Names, cfg Config, events bool) error {
+	if err := errors.Join(
+		spec.Variables[bpf.PacketlossVarEventsEnabled].Set(events),
+		spec.Variables[bpf.PacketlossVarEventsPerSecond].Set(cfg.EventsPerSecond),
+	); err != nil {
+		return err
+	}
+	if d.Tune == nil {
+		return nil
+	}
+	return d.Tune(spec, n, cfg)
+}
+
+// maxBatch is the most events that go into the pipeline at once.
+const maxBatch = 512
+
+// read drains the ring of a probe until it is closed: it hands over what is there, and waits only
+// when there is nothing.
+func (r *Runner) read(in *instance) {
+	var (
+		rec    ringbuf.Record
+		events = make([]Event, 0, maxBatch)
+	)
+	for {
+		if err := in.ring.ReadInto(&rec); err != nil {
+			if errors.Is(err, os.ErrClosed) {
+				return
+			}
+			in.undecodable.Add(1)
+			continue
+		}
+		events = append(events, Event{})
+		if err := in.def.Decode(rec.RawSample, &events[len(events)-1]); err != nil {
+			in.undecodable.Add(1)
+			events = events[:len(events)-1]
+		}
+		if len(events) == 0 || len(events) < maxBatch && in.ring.AvailableBytes() > 0 {
+			continue
+		}
+		// CPUs reserve room in the ring in another order than they read the clock.
+		slices.SortStableFunc(events, func(a, b Event) int {
+			return cmp.Compare(a.Header.KtimeNs, b.Header.KtimeNs)
+		})
+		n := uint64(len(events))
+		if err := r.set.Sink(&in.def, events); err != nil {
+			in.refused.Add(n)
+		} else {
+			in.delivered.Add(n)
+		}
+		events = events[:0]
+	}
+}
+
+// Collect reads the maps of all probes, and forgets what they hold of namespaces that are not alive.
+// One that fails does not hide the others.
+func (r *Runner) Collect(alive Alive) ([]Snapshot, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var (
+		snapshots []Snapshot
+		errs      []error
+	)
+	for _, in := range r.instances {
+		if in.def.Collect == nil {
+			continue
+		}
+		s, err := in.def.Collect(in.object.Maps, alive)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("probe %s: %w", in.def.Name, err))
+			continue
+		}
+		snapshots = append(snapshots, s)
+	}
+	return snapshots, errors.Join(errs...)
+}
+
+// Stats are the events of one probe so far, and what became of those that did not arrive.
+type Stats struct {
+	Probe                                   string
+	Delivered, Suppressed                   uint64
+	RingFull, MapFull, Undecodable, Refused uint64
+}
+
+// Stats returns the statistics of all probes that run.
+func (r *Runner) Stats() ([]Stats, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var (
+		stats []Stats
+		errs  []error
+	)
+	for _, in := range r.instances {
+		s := Stats{
+			Probe:       in.def.Name,
+			Delivered:   in.delivered.Load(),
+			Undecodable: in.undecodable.Load(),
+			Refused:     in.refused.Load(),
+		}
+		var limits []bpf.NetnsLimit
+		if err := in.object.Maps[bpf.PacketlossMapLimits].Lookup(uint32(0), &limits); err != nil {
+			errs = append(errs, fmt.Errorf("probe %s: read losses: %w", in.def.Name, err))
+			continue
+		}
+		for _, l := range limits {
+			s.Suppressed += l.Loss.Suppressed
+			s.RingFull += l.Loss.RingFull
+			s.MapFull += l.Loss.MapFull
+		}
+		stats = append(stats, s)
+	}
+	return stats, errors.Join(errs...)
+}
+
+// Shutdown detaches everything and waits for the readers, which may be waiting for the Sink. It is safe before Start and more than once.
+func (r *Runner) Shutdown() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var errs []error
+	for _, in := range r.instances {
+		if in.ring != nil {
+			errs = append(errs, in.ring.Close())
+		}
+	}
+	r.readers.Wait()
+	for _, in := range r.instances {
+		errs = append(errs, in.object.Close())
+	}
+	r.instances = nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,125 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package probes
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"go.opentelemetry.io/collector/pdata/pcommon"
+
+	"github.com/netexporter/netexporter/bpf"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/metadata"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/netns"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/probe"
+)
+
+const dropReasons = "skb_drop_reason"
+
+// PacketLoss counts the packets that the kernel drops, by its reason, and samples those whose loss
+// is not their own fault.
+func PacketLoss() probe.Definition {
+	return probe.Definition{
+		Name:    "packetloss",
+		Spec:    bpf.LoadPacketloss,
+		Enums:   []probe.Enum{{Name: dropReasons, Prefixes: []string{"SKB_DROP_REASON_", "SKB_"}}},
+		Tune:    tunePacketloss,
+		Collect: collectPacketloss,
+		Decode:  decodePacketloss,
+		Record:  recordPacketloss,
+	}
+}
+
+// defaultBenignReasons are the faults of a packet itself (integrity, checksum, not meant for here)
+// and the ordinary ends of a packet (consumed, a duplicate, the reset or the last ACK that closed
+// a connection), by the names of enum skb_drop_reason (include/net/dropreason-core.h).
+func defaultBenignReasons() []string {
+	return []string{
+		"CONSUMED", "DUP_FRAG", "HDR_TRUNC", "ICMP_CSUM", "INVALID_PROTO", "IPV6_BAD_EXTHDR",
+		"IPV6_NDISC_BAD_OPTIONS", "IP_CSUM", "IP_INHDR", "IP_NOPROTO", "NOT_DROPPED_YET", "OTHERHOST",
+		"PKT_TOO_SMALL", "QUEUE_PURGE", "SKB_CSUM", "TCP_CSUM", "TCP_OFOMERGE", "TCP_OLD_ACK",
+		"TCP_OLD_DATA", "TCP_OLD_SEQUENCE", "TCP_RESET", "TCP_RFC7323_PAWS_ACK", "UDP_CSUM",
+		"UNHANDLED_PROTO", "UNICAST_IN_L2_MULTICAST",
+	}
+}
+
+func tunePacketloss(spec *ebpf.CollectionSpec, n *probe.Names, cfg probe.Config) error {
+	benign := cfg.BenignReasons
+	if benign == nil {
+		benign = defaultBenignReasons()
+	}
+	verdicts := map[string]bpf.PacketlossVerdict{
+		// What ip6_mc_input() and the input route of a host say of multicast that nobody here joined.
+		"NOT_SPECIFIED": bpf.PacketlossVerdictVERDICT_UNWANTED,
+		"IP_INNOROUTES": bpf.PacketlossVerdictVERDICT_UNWANTED,
+		"NO_SOCKET":     bpf.PacketlossVerdictVERDICT_NO_SOCKET,
+	}
+	for _, reason := range benign {
+		verdicts[reason] = bpf.PacketlossVerdictVERDICT_BENIGN
+	}
+	var byValue [256]uint8 // MAX_REASONS of bpf/packetloss.bpf.c
+	for reason, verdict := range verdicts {
+		// A kernel that does not know the reason does not give it.
+		if value, ok := n.Value(dropReasons, reason); ok && int(value) < len(byValue) {
+			byValue[value] = uint8(verdict)
+		}
+	}
+	return spec.Variables[bpf.PacketlossVarVerdicts].Set(byValue)
+}
+
+type dropCounts struct {
+	probe.Counts[bpf.PacketlossDropKey]
+}
+
+func collectPacketloss(maps probe.Maps, alive probe.Alive) (probe.Snapshot, error) {
+	counts, err := probe.ReadCounts(maps[bpf.PacketlossMapDrops], func(k *bpf.PacketlossDropKey) netns.ID {
+		return netns.ID{Cookie: k.Netns.Cookie, Inode: k.Netns.Inode}
+	}, alive)
+	return dropCounts{counts}, err
+}
+
+func (c dropCounts) Record(mb *metadata.MetricsBuilder, at pcommon.Timestamp, id netns.ID, n *probe.Names) {
+	var total, abnormal uint64
+	byReason := map[uint32]uint64{}
+	for _, count := range c.Counts[id] {
+		total += count.N
+		if count.Key.Abnormal != 0 {
+			abnormal += count.N
+		}
+		byReason[count.Key.Reason] += count.N
+	}
+	for reason, packets := range byReason {
+		mb.RecordInspectorPodPacketlossByReasonDataPoint(at, int64(packets), n.Enum(dropReasons, reason))
+	}
+	mb.RecordInspectorPodTotallossDataPoint(at, int64(total))
+	mb.RecordInspectorPodPacketlossTotalDataPoint(at, int64(total))
+	mb.RecordInspectorPodAbnormalallossDataPoint(at, int64(abnormal))
+	mb.RecordInspectorPodPacketlossAbnormalDataPoint(at, int64(abnormal))
+}
+
+func decodePacketloss(raw []byte, e *probe.Event) error {
+	rec, err := probe.Decode[bpf.PacketlossEvent](raw)
+	if err != nil {
+		return err
+	}
+	if int(rec.Frames) > len(rec.Stack) {
+		return fmt.Errorf("decode packetloss: a stack of %d frames", rec.Frames)
+	}
+	*e = probe.Event{
+		Header:   rec.Hdr,
+		Reason:   rec.Reason,
+		Location: rec.Location,
+		Stack:    rec.Stack,
+		Frames:   int(rec.Frames),
+	}
+	return nil
+}
+
+func recordPacketloss(lb *metadata.LogsBuilder, at pcommon.Timestamp, e *probe.Event, n *probe.Names) {
+	f := probe.FlowOf(&e.Header)
+	lb.RecordPACKETLOSSEvent(context.Background(), at, f.DestinationAddress, f.DestinationPort,
+		n.Symbol(e.Location), "PACKETLOSS", n.Enum(dropReasons, e.Reason), n.Stack(e.Stack[:e.Frames]),
+		int64(e.Header.Suppressed), f.Transport, f.Type, f.SourceAddress, f.SourcePort)
+}

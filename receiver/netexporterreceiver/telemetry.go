@@ -1,0 +1,125 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netexporterreceiver
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/netexporter/netexporter/internal/kernel"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/metadata"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/probe"
+)
+
+// telemetry is what the receiver says of itself (otelcol_netexporter_*).
+type telemetry struct {
+	*metadata.TelemetryBuilder
+
+	namespaces atomic.Int64
+
+	mu    sync.Mutex
+	hooks map[string][]kernel.Hook // by probe; none if it does not run
+	stats func() ([]probe.Stats, error)
+}
+
+func newTelemetry(set component.TelemetrySettings) (*telemetry, error) {
+	tb, err := metadata.NewTelemetryBuilder(set)
+	if err != nil {
+		return nil, err
+	}
+	t := &telemetry{TelemetryBuilder: tb, hooks: map[string][]kernel.Hook{}}
+	if err := errors.Join(
+		tb.RegisterNetexporterNetnsCallback(func(_ context.Context, o metric.Int64Observer) error {
+			o.Observe(t.namespaces.Load())
+			return nil
+		}),
+		tb.RegisterNetexporterProbeUpCallback(t.observeUp),
+		tb.RegisterNetexporterProbeHookCallback(t.observeHooks),
+		tb.RegisterNetexporterEventsCallback(t.observeStats(func(o metric.Int64Observer, s probe.Stats) {
+			observe(o, s.Delivered, s.Probe)
+		})),
+		tb.RegisterNetexporterEventsSuppressedCallback(t.observeStats(func(o metric.Int64Observer, s probe.Stats) {
+			observe(o, s.Suppressed, s.Probe)
+		})),
+		tb.RegisterNetexporterEventsLostCallback(t.observeStats(func(o metric.Int64Observer, s probe.Stats) {
+			observe(o, s.RingFull, s.Probe, attribute.String("hop", "ring_full"))
+			observe(o, s.MapFull, s.Probe, attribute.String("hop", "map_full"))
+			observe(o, s.Undecodable, s.Probe, attribute.String("hop", "decode"))
+			observe(o, s.Refused, s.Probe, attribute.String("hop", "pipeline"))
+		})),
+	); err != nil {
+		tb.Shutdown()
+		return nil, err
+	}
+	return t, nil
+}
+
+// setProbe takes note of the hooks of a probe, none if it does not run.
+func (t *telemetry) setProbe(name string, hooks []kernel.Hook) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.hooks[name] = hooks
+}
+
+// setStats makes the statistics of the probes known.
+func (t *telemetry) setStats(stats func() ([]probe.Stats, error)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.stats = stats
+}
+
+func (t *telemetry) observeUp(_ context.Context, o metric.Int64Observer) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for name, hooks := range t.hooks {
+		var up uint64
+		for _, h := range hooks {
+			if h.Variant != kernel.NoVariant {
+				up = 1
+			}
+		}
+		observe(o, up, name)
+	}
+	return nil
+}
+
+func (t *telemetry) observeHooks(_ context.Context, o metric.Int64Observer) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for name, hooks := range t.hooks {
+		for _, h := range hooks {
+			var runs uint64
+			if h.Variant != kernel.NoVariant {
+				runs = 1
+			}
+			observe(o, runs, name, attribute.String("hook", h.Name), attribute.String("variant", h.Variant))
+		}
+	}
+	return nil
+}
+
+func (t *telemetry) observeStats(each func(metric.Int64Observer, probe.Stats)) metric.Int64Callback {
+	return func(_ context.Context, o metric.Int64Observer) error {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.stats == nil {
+			return nil
+		}
+		stats, err := t.stats()
+		for _, s := range stats {
+			each(o, s)
+		}
+		return err
+	}
+}
+
+func observe(o metric.Int64Observer, value uint64, probeName string, attrs ...attribute.KeyValue) {
+	o.Observe(int64(value), metric.WithAttributes(append(attrs, attribute.String("probe", probeName))...))
+}
