@@ -14,8 +14,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 enum verdict {
 	VERDICT_LOSS = 0,  /* a packet that was not at fault itself is lost */
 	VERDICT_BENIGN,    /* it was at fault itself, or has come to an ordinary end */
-	VERDICT_UNWANTED,  /* a loss, unless it is multicast: this host is in no such group */
-	VERDICT_NO_SOCKET, /* likewise, unless it is TCP: a reset answers it, which is probe tcpreset's to report */
+	VERDICT_LOOK,      /* the reason does not tell: look at the packet */
+	VERDICT_NO_SOCKET, /* likewise, and nobody wants it: TCP answers with a reset, which is probe tcpreset's to report */
 };
 EXPORT(enum verdict, verdict);
 
@@ -51,7 +51,7 @@ static __always_inline bool is_multicast(struct flow *f)
 }
 
 /* is_abnormal tells whether a drop is the loss of a packet that was not at fault itself. */
-static __always_inline bool is_abnormal(struct sk_buff *skb, __u32 reason)
+static __always_inline bool is_abnormal(struct sk_buff *skb, struct sock *rx_sk, __u32 reason)
 {
 	__u8 verdict = reason < MAX_REASONS ? verdicts[reason] : VERDICT_LOSS;
 	struct flow f = {};
@@ -59,9 +59,17 @@ static __always_inline bool is_abnormal(struct sk_buff *skb, __u32 reason)
 	if (verdict == VERDICT_LOSS || verdict == VERDICT_BENIGN)
 		return verdict == VERDICT_LOSS;
 	skb_flow(skb, &f);
+	/* This host is in no such group, or nobody here listens to it. */
 	if (is_multicast(&f))
 		return false;
-	return verdict != VERDICT_NO_SOCKET || f.proto != IPPROTO_TCP;
+	if (f.proto != IPPROTO_TCP)
+		return true;
+	/* A reset has done its work by arriving, and so has what a TIME_WAIT socket has processed. */
+	if (f.tcp_flags & TCP_FLAG_RST)
+		return false;
+	if (rx_sk && BPF_CORE_READ(rx_sk, __sk_common.skc_state) == TCP_TIME_WAIT)
+		return false;
+	return verdict != VERDICT_NO_SOCKET;
 }
 
 SEC("raw_tp/kfree_skb")
@@ -83,7 +91,7 @@ int drop__raw_tp(__u64 *ctx)
 	net = rx_sk ? sock_net(rx_sk) : skb_net(skb);
 	if (net)
 		netns_id(net, &key.netns);
-	key.abnormal = is_abnormal(skb, key.reason);
+	key.abnormal = is_abnormal(skb, rx_sk, key.reason);
 	count(&drops, &key);
 	if (!key.abnormal)
 		return 0;

@@ -74,7 +74,7 @@ type PacketlossVerdict uint32
 const (
 	PacketlossVerdictVERDICT_LOSS      PacketlossVerdict = 0
 	PacketlossVerdictVERDICT_BENIGN    PacketlossVerdict = 1
-	PacketlossVerdictVERDICT_UNWANTED  PacketlossVerdict = 2
+	PacketlossVerdictVERDICT_LOOK      PacketlossVerdict = 2
 	PacketlossVerdictVERDICT_NO_SOCKET PacketlossVerdict = 3
 )
 

@@ -53,11 +53,15 @@ func BTFCandidates(root, release string) []string {
 // FindBTF returns the first of BTFCandidates that holds BTF. It returns ErrNoBTF, with the reason
 // for each file that was there but did not serve, if none does.
 func FindBTF(root, release string) (BTFSource, error) {
+	return findBTF(BTFCandidates(root, release), release)
+}
+
+func findBTF(candidates []string, release string) (BTFSource, error) {
 	var rejected []error
-	for i, path := range BTFCandidates(root, release) {
+	for _, path := range candidates {
 		err := hasBTF(path)
 		if err == nil {
-			return BTFSource{Path: path, Own: i == 0}, nil
+			return BTFSource{Path: path, Own: path == sysBTF}, nil
 		}
 		if !errors.Is(err, os.ErrNotExist) {
 			rejected = append(rejected, err)

@@ -34,6 +34,7 @@ type agent struct {
 	cfg    *Config
 	set    receiver.Settings
 	forget func()
+	all    []probe.Definition
 
 	events *eventSink // nil if there is no logs pipeline
 
@@ -60,7 +61,7 @@ type running struct {
 }
 
 func newAgent(set receiver.Settings, cfg *Config, forget func()) *agent {
-	return &agent{cfg: cfg, set: set, forget: forget}
+	return &agent{cfg: cfg, set: set, forget: forget, all: probes.All()}
 }
 
 // sendEventsTo makes next get the events; it is called before Start.
@@ -127,10 +128,12 @@ func (r *running) close() error {
 }
 
 func (a *agent) start() (_ *running, err error) {
-	if err := kernel.CheckPrivileges(); err != nil {
-		return nil, err
-	}
 	defs := a.definitions()
+	if len(defs) > 0 {
+		if err := kernel.CheckPrivileges(); err != nil {
+			return nil, err
+		}
+	}
 	k, err := a.openKernel(defs)
 	if err != nil {
 		return nil, err
@@ -166,21 +169,15 @@ func (a *agent) start() (_ *running, err error) {
 	return r, nil
 }
 
-// definitions returns the probes that are not switched off.
+// definitions returns the probes that shall run.
 func (a *agent) definitions() []probe.Definition {
 	var defs []probe.Definition
-	for _, d := range probes.All() {
-		if enabled := a.cfg.probe(d.Name).Enabled; enabled == nil || *enabled {
+	for _, d := range a.all {
+		if _, wanted := a.cfg.probe(d.Name); wanted {
 			defs = append(defs, d)
 		}
 	}
 	return defs
-}
-
-// demanded tells whether the user asked for a probe by name.
-func (a *agent) demanded(d probe.Definition) bool {
-	enabled := a.cfg.probe(d.Name).Enabled
-	return enabled != nil && *enabled
 }
 
 func (a *agent) openKernel(defs []probe.Definition) (*kernel.Kernel, error) {
@@ -258,9 +255,10 @@ func (a *agent) startProbes(r *running, k *kernel.Kernel, defs []probe.Definitio
 		if d.Spec == nil {
 			continue
 		}
-		hooks, err := r.runner.Start(d, a.cfg.probe(d.Name))
+		cfg, _ := a.cfg.probe(d.Name)
+		hooks, err := r.runner.Start(d, cfg)
 		r.telemetry.setProbe(d.Name, hooks)
-		if err != nil && a.demanded(d) {
+		if err != nil && cfg.Enabled != nil {
 			return err
 		}
 		if err != nil {

@@ -28,7 +28,9 @@ type Config struct {
 
 	// RootPath is where the root directory of the host is mounted; "/" on the host itself.
 	RootPath string `mapstructure:"root_path"`
-	// Probes are the settings of the probes by name. Those that are not listed have the defaults.
+	// DefaultProbes tells whether the probes that are not listed in Probes run, too.
+	DefaultProbes bool `mapstructure:"default_probes"`
+	// Probes are the settings of the probes by name.
 	Probes map[string]probe.Config `mapstructure:"probes"`
 
 	// Metrics, Events and ResourceAttributes switch single ones of them off.
@@ -47,22 +49,25 @@ func createDefaultConfig() component.Config {
 	return &Config{
 		ControllerConfig:   cfg,
 		RootPath:           "/",
+		DefaultProbes:      true,
 		Metrics:            metadata.DefaultMetricsConfig(),
 		Events:             metadata.DefaultEventsConfig(),
 		ResourceAttributes: metadata.DefaultResourceAttributesConfig(),
 	}
 }
 
-// Unmarshal gives what a listed probe does not set its default, and takes "probes: {tcp:}" for a
-// probe with the defaults.
+// Unmarshal takes "probes: {tcp:}" for a probe with the default settings.
 func (c *Config) Unmarshal(conf *confmap.Conf) error {
-	if sub, err := conf.Sub("probes"); err == nil {
-		c.Probes = map[string]probe.Config{}
-		for name := range sub.ToStringMap() {
+	if err := conf.Unmarshal(c); err != nil {
+		return err
+	}
+	listed, _ := conf.Get("probes").(map[string]any)
+	for name, settings := range listed {
+		if settings == nil {
 			c.Probes[name] = probe.DefaultConfig()
 		}
 	}
-	return conf.Unmarshal(c)
+	return nil
 }
 
 // Validate checks what can be checked without the host.
@@ -92,10 +97,11 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// probe returns the settings of a probe.
-func (c *Config) probe(name string) probe.Config {
-	if cfg, ok := c.Probes[name]; ok {
-		return cfg
+// probe returns the settings of a probe, and whether it shall run.
+func (c *Config) probe(name string) (cfg probe.Config, wanted bool) {
+	cfg, listed := c.Probes[name]
+	if !listed {
+		return probe.DefaultConfig(), c.DefaultProbes
 	}
-	return probe.DefaultConfig()
+	return cfg, cfg.Enabled == nil || *cfg.Enabled
 }

@@ -91,7 +91,7 @@ func complete(resource pcommon.Map, records plog.LogRecordSlice, observed pcommo
 	var line []byte
 	for _, rec := range records.All() {
 		rec.SetSeverityNumber(plog.SeverityNumberInfo)
-		rec.SetSeverityText(plog.SeverityNumberInfo.String())
+		rec.SetSeverityText("INFO")
 		rec.SetObservedTimestamp(observed)
 		line = eventline.Append(line[:0], resource, rec)
 		rec.Body().SetStr(string(line))

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -40,7 +39,7 @@ type Inventory struct {
 	names    map[uint32]string // by inode
 	namesAge time.Time         // modification time of nameDir
 	tasks    []Task
-	looked   time.Time // when Lookup refreshed last
+	missing  map[ID]time.Time // what Lookup has looked for in vain
 }
 
 type entry struct {
@@ -61,6 +60,7 @@ func NewInventory(source Source, root string) *Inventory {
 		nameDir:  filepath.Join(root, "run", "netns"),
 		now:      time.Now,
 		entries:  map[ID]*entry{},
+		missing:  map[ID]time.Time{},
 	}
 }
 
@@ -102,6 +102,11 @@ func (v *Inventory) update(rows []Row) error {
 	for id, e := range v.entries {
 		if now.Sub(e.seen) > tombstone {
 			delete(v.entries, id)
+		}
+	}
+	for id, since := range v.missing {
+		if now.Sub(since) > tombstone {
+			delete(v.missing, id)
 		}
 	}
 	return errors.Join(hostErr, nameErr, taskErr)
@@ -172,7 +177,7 @@ func (v *Inventory) readNames() error {
 		if err != nil {
 			continue // it has just been deleted
 		}
-		v.names[uint32(info.Sys().(*syscall.Stat_t).Ino)] = f.Name()
+		v.names[inodeOf(info)] = f.Name()
 	}
 	return nil
 }
@@ -184,28 +189,24 @@ func (v *Inventory) Known(id ID) bool {
 	return v.entries[id] != nil
 }
 
-// lookupInterval bounds how often Lookup refreshes for a namespace that it does not know.
-const lookupInterval = 250 * time.Millisecond
-
-// Lookup returns what is known of a namespace, looking for it if it is new: the events of a
-// namespace may come before the next pass. It may be gone for up to a minute.
+// Lookup returns what is known of a namespace, which may be gone for up to a minute. The events of a
+// new namespace come before the next pass: Lookup makes one, once for each namespace.
 func (v *Inventory) Lookup(id ID) (Namespace, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if e := v.entries[id]; e != nil {
 		return e.Namespace, true
 	}
-	if id == (ID{}) || v.now().Sub(v.looked) < lookupInterval {
+	if _, inVain := v.missing[id]; inVain || id == (ID{}) {
 		return Namespace{ID: id}, false
 	}
-	rows, err := v.source.Rows(nil)
-	if err == nil {
+	if rows, err := v.source.Rows(nil); err == nil {
 		// What else fails here fails, and is reported, in the next pass too.
 		_ = v.update(rows)
 	}
-	v.looked = v.now()
 	if e := v.entries[id]; e != nil {
 		return e.Namespace, true
 	}
+	v.missing[id] = v.now()
 	return Namespace{ID: id}, false
 }

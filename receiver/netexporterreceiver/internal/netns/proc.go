@@ -33,8 +33,11 @@ func (p *proc) inode(path string) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	return uint32(info.Sys().(*syscall.Stat_t).Ino), nil
+	return inodeOf(info), nil
 }
+
+// inodeOf returns the inode number of a file; those of namespaces have 32 bits (struct ns_common).
+func inodeOf(info os.FileInfo) uint32 { return uint32(info.Sys().(*syscall.Stat_t).Ino) }
 
 // Tasks lists processes with the inode of their namespace. Those that end meanwhile are left out.
 func (p *proc) Tasks(tasks []Task) ([]Task, error) {

@@ -10,10 +10,10 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 
 	"github.com/netexporter/netexporter/bpf"
-	"github.com/netexporter/netexporter/internal/kernel"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/metadata"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/netns"
 )
@@ -74,6 +74,12 @@ type Config struct {
 // DefaultConfig returns the settings of a probe that the configuration does not mention.
 func DefaultConfig() Config { return Config{Events: true, EventsPerSecond: 100} }
 
+// Unmarshal gives what is not set its default.
+func (c *Config) Unmarshal(conf *confmap.Conf) error {
+	*c = DefaultConfig()
+	return conf.Unmarshal(c)
+}
+
 // Validate checks what can be checked without the host.
 func (c Config) Validate() error {
 	if c.Events && c.EventsPerSecond == 0 {
@@ -116,19 +122,30 @@ type Enum struct {
 	Prefixes []string
 }
 
+// Enums knows the kernel's enums; *kernel.Kernel does.
+type Enums interface {
+	// Names returns the members of an enum by their value, each without the first of prefixes that fits.
+	Names(enum string, prefixes ...string) map[uint32]string
+}
+
+// Symbols knows the kernel's functions; *kernel.Symbols does.
+type Symbols interface {
+	// Append appends "function+0xOFFSET" for an address.
+	Append(dst []byte, addr uint64) []byte
+}
+
 // Names puts into words what records hold in numbers, in the running kernel's terms.
 type Names struct {
-	kernel  *kernel.Kernel
-	symbols *kernel.Symbols
+	symbols Symbols
 	enums   map[string]map[uint32]string
 }
 
 // NewNames takes over the enums that definitions want and the kernel has.
-func NewNames(k *kernel.Kernel, symbols *kernel.Symbols, defs []Definition) *Names {
-	n := &Names{kernel: k, symbols: symbols, enums: map[string]map[uint32]string{}}
+func NewNames(enums Enums, symbols Symbols, defs []Definition) *Names {
+	n := &Names{symbols: symbols, enums: map[string]map[uint32]string{}}
 	for _, d := range defs {
 		for _, e := range d.Enums {
-			n.enums[e.Name] = k.Names(e.Name, e.Prefixes...)
+			n.enums[e.Name] = enums.Names(e.Name, e.Prefixes...)
 		}
 	}
 	return n

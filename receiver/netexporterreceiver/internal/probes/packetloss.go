@@ -51,9 +51,10 @@ func tunePacketloss(spec *ebpf.CollectionSpec, n *probe.Names, cfg probe.Config)
 		benign = defaultBenignReasons()
 	}
 	verdicts := map[string]bpf.PacketlossVerdict{
-		// What ip6_mc_input() and the input route of a host say of multicast that nobody here joined.
-		"NOT_SPECIFIED": bpf.PacketlossVerdictVERDICT_UNWANTED,
-		"IP_INNOROUTES": bpf.PacketlossVerdictVERDICT_UNWANTED,
+		// Also given to multicast that nobody here joined (ip6_mc_input(), the input route) and to
+		// segments that a TIME_WAIT socket has processed.
+		"NOT_SPECIFIED": bpf.PacketlossVerdictVERDICT_LOOK,
+		"IP_INNOROUTES": bpf.PacketlossVerdictVERDICT_LOOK,
 		"NO_SOCKET":     bpf.PacketlossVerdictVERDICT_NO_SOCKET,
 	}
 	for _, reason := range benign {

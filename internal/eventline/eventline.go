@@ -1,0 +1,162 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package eventline composes the line that stands for an event: the body of its log record.
+package eventline
+
+import (
+	"strconv"
+	"strings"
+
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/plog"
+)
+
+// Attributes that the receiver sets and the processor reads too. Their source is the receiver's metadata.yaml; a test compares.
+const (
+	KeyContainerID = "container.id"
+	KeyEventName   = "event.name"
+	KeyNetnsName   = "network.netns.name"
+)
+
+// Attributes of which the line is made, from the metadata.yaml of the receiver and, for the labels, of the processor.
+const (
+	keyDestinationAddress = "destination.address"
+	keyDestinationPort    = "destination.port"
+	keyLocation           = "event.location"
+	keyReason             = "event.reason"
+	keySourceAddress      = "source.address"
+	keySourcePort         = "source.port"
+	keyStacktrace         = "event.stacktrace"
+	keySuppressed         = "event.suppressed"
+	keyTCPState           = "tcp.state"
+	keyTransport          = "network.transport"
+
+	keyLabelNamespace = "namespace"
+	keyLabelPod       = "pod"
+)
+
+// Events whose line has more than the addresses, from the receiver's metadata.yaml.
+const (
+	eventPacketLoss      = "PACKETLOSS"
+	eventTCPResetProcess = "TCPRESET_PROCESS"
+)
+
+// Append appends the line of the event rec, without a line end, to dst and returns the extended slice.
+// res are the attributes of the record's resource: with the labels pod and namespace, once they are known, or without.
+//
+//	type=T [pod=P namespace=N] protocol=TCP saddr=A sport=1 daddr=B dport=2 [suppressed=9] [reason=R location=f+0x1  stacktrace:f+0x1 g+0x2 | state:S] [container=C | netns=NAME]
+//
+// The reason, the location and the stack are those of PACKETLOSS, the state that of TCPRESET_PROCESS; two spaces precede
+// stacktrace: and state:. container= or netns= tells whose network namespace it is where no pod is known.
+// A field whose attribute is missing or empty is left out, and a port with its address.
+//
+// The line cannot be broken or forged by a value: in each, and in each function of the stack, every byte that is no
+// printable ASCII, and space, =, % and ", is written as % and two upper-case hex digits, as in a URL.
+func Append(dst []byte, res pcommon.Map, rec plog.LogRecord) []byte {
+	attrs := rec.Attributes()
+	name := text(attrs, KeyEventName)
+
+	dst = appendEscaped(append(dst, "type="...), name)
+
+	container, netns := ShortID(text(res, KeyContainerID)), text(res, KeyNetnsName)
+	pod, namespace := text(res, keyLabelPod), text(res, keyLabelNamespace)
+	if pod == "" || pod == container || pod == netns {
+		// The labels are empty or stand in for a pod that is not known.
+		pod, namespace = "", ""
+	}
+	dst = appendField(dst, " pod=", pod)
+	dst = appendField(dst, " namespace=", namespace)
+
+	dst = appendField(dst, " protocol=", protocol(text(attrs, keyTransport)))
+	if addr := text(attrs, keySourceAddress); addr != "" {
+		dst = appendField(dst, " saddr=", addr)
+		dst = appendPort(dst, " sport=", attrs, keySourcePort)
+	}
+	if addr := text(attrs, keyDestinationAddress); addr != "" {
+		dst = appendField(dst, " daddr=", addr)
+		dst = appendPort(dst, " dport=", attrs, keyDestinationPort)
+	}
+	if v, ok := attrs.Get(keySuppressed); ok && v.Int() > 0 {
+		dst = strconv.AppendInt(append(dst, " suppressed="...), v.Int(), 10)
+	}
+
+	switch name {
+	case eventPacketLoss:
+		dst = appendField(dst, " reason=", text(attrs, keyReason))
+		dst = appendField(dst, " location=", text(attrs, keyLocation))
+		dst = appendStack(dst, "  stacktrace:", text(attrs, keyStacktrace))
+	case eventTCPResetProcess:
+		dst = appendField(dst, "  state:", text(attrs, keyTCPState))
+	}
+
+	switch {
+	case pod != "":
+	case container != "":
+		dst = appendField(dst, " container=", container)
+	default:
+		dst = appendField(dst, " netns=", netns)
+	}
+	return dst
+}
+
+// ShortID returns the first 12 digits of a container id, by which users know a container.
+func ShortID(id string) string {
+	return id[:min(len(id), 12)]
+}
+
+// text returns the attribute key of m as text, empty if there is none.
+func text(m pcommon.Map, key string) string {
+	v, ok := m.Get(key)
+	if !ok {
+		return ""
+	}
+	return v.AsString()
+}
+
+// protocol returns the documented, upper-case name of a transport protocol.
+func protocol(transport string) string {
+	switch transport { // what nearly every event is, without an allocation
+	case "tcp":
+		return "TCP"
+	case "udp":
+		return "UDP"
+	}
+	return strings.ToUpper(transport)
+}
+
+func appendField(dst []byte, label, value string) []byte {
+	if value == "" {
+		return dst
+	}
+	return appendEscaped(append(dst, label...), value)
+}
+
+func appendPort(dst []byte, label string, attrs pcommon.Map, key string) []byte {
+	v, ok := attrs.Get(key)
+	if !ok {
+		return dst
+	}
+	return strconv.AppendInt(append(dst, label...), v.Int(), 10)
+}
+
+func appendStack(dst []byte, label, stack string) []byte {
+	for function := range strings.FieldsSeq(stack) {
+		dst = appendEscaped(append(dst, label...), function)
+		label = " "
+	}
+	return dst
+}
+
+func appendEscaped(dst []byte, value string) []byte {
+	const hex = "0123456789ABCDEF"
+	for i := range len(value) {
+		switch c := value[i]; {
+		case c <= ' ', c > '~', c == '=', c == '%', c == '"':
+			dst = append(dst, '%', hex[c>>4], hex[c&0xf])
+		default:
+			dst = append(dst, c)
+		}
+	}
+	return dst
+}

@@ -1,0 +1,107 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+)
+
+// program returns a program that does nothing, or one that no kernel accepts.
+func program(section string, valid bool) *ebpf.ProgramSpec {
+	p := &ebpf.ProgramSpec{
+		Type: ebpf.RawTracepoint, SectionName: section, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	}
+	_, p.AttachTo, _ = strings.Cut(section, "/")
+	if !valid {
+		p.Instructions = asm.Instructions{asm.Mov.Reg(asm.R0, asm.R5), asm.Return()} // R5 was never set
+	}
+	return p
+}
+
+// load loads programs as a kernel object; their order says which variant is preferred.
+func load(t *testing.T, programs map[string]*ebpf.ProgramSpec) (*Object, error) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: loads BPF programs")
+	}
+	k, err := Open("/", Query{})
+	if err != nil && !errors.Is(err, ErrNoBTF) {
+		t.Fatal(err)
+	}
+	o, err := k.Load(&ebpf.CollectionSpec{Programs: programs})
+	if err == nil {
+		t.Cleanup(func() {
+			if err := o.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	return o, err
+}
+
+func TestLoadTakesTheNextVariant(t *testing.T) {
+	second := program("raw_tp/sched_switch", true)
+	first := program("tp_btf/sched_switch", false)
+	o, err := load(t, map[string]*ebpf.ProgramSpec{"a__tp_btf": first, "a__raw_tp": second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(o.Hooks) != 1 || o.Hooks[0].Variant != "raw_tp" || o.Hooks[0].Err == nil {
+		t.Fatalf("got %+v, want hook a by raw_tp with the reason why not by tp_btf", o.Hooks)
+	}
+}
+
+func TestLoadGoesOnWithoutAHook(t *testing.T) {
+	o, err := load(t, map[string]*ebpf.ProgramSpec{
+		"a__raw_tp": program("raw_tp/sched_switch", true),
+		"b__raw_tp": program("raw_tp/no_such_tracepoint", true),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Hooks[0].Variant != "raw_tp" || o.Hooks[1].Variant != NoVariant || o.Hooks[1].Err == nil {
+		t.Fatalf("got %+v", o.Hooks)
+	}
+	if o.Programs["b__raw_tp"] != nil {
+		t.Error("the program of the hook that does not run is still there")
+	}
+}
+
+// All programs of a variant run, or none.
+func TestLoadTakesVariantsWhole(t *testing.T) {
+	o, err := load(t, map[string]*ebpf.ProgramSpec{
+		"a__tp_btf_1": program("tp_btf/sched_switch", true),
+		"a__tp_btf_2": program("tp_btf/sched_switch", false),
+		"a__raw_tp":   program("raw_tp/sched_switch", true),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(o.Programs) != 1 || o.Programs["a__raw_tp"] == nil || len(o.links) != 1 {
+		t.Fatalf("got programs %v and %d links", o.Programs, len(o.links))
+	}
+}
+
+func TestLoadFailsWithoutAnyHook(t *testing.T) {
+	_, err := load(t, map[string]*ebpf.ProgramSpec{"a__raw_tp": program("raw_tp/sched_switch", false)})
+	if err == nil || !strings.Contains(err.Error(), "hook a") {
+		t.Fatalf("got %v, want an error that names the hook", err)
+	}
+}
+
+func TestLoadRefusesBadNames(t *testing.T) {
+	for name, section := range map[string]string{"a": "raw_tp/sched_switch", "a__x": "socket"} {
+		k := &Kernel{}
+		if _, err := k.Load(&ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{name: program(section, true)}}); err == nil {
+			t.Errorf("no error for program %s in section %s", name, section)
+		}
+	}
+}

@@ -1,0 +1,182 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netexporterreceiver
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/component/componenttest"
+	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/plog"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/receiver/receivertest"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/netexporter/netexporter/internal/nettest"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/metadata"
+)
+
+// rig is a receiver on the real kernel, with what it emits.
+type rig struct {
+	agent     *agent
+	metrics   *consumertest.MetricsSink
+	logs      *consumertest.LogsSink
+	telemetry *componenttest.Telemetry
+}
+
+// requireRoot skips a test that needs to load programs and to make network namespaces.
+func requireRoot(t testing.TB) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: loads BPF programs, makes network namespaces")
+	}
+}
+
+// start starts a receiver in a metrics and a logs pipeline, as the collector does. It makes no pass
+// by itself: a test calls pass.
+func start(t testing.TB, change func(*Config)) *rig {
+	t.Helper()
+	r, err := startAs(t, change, nil)
+	require.NoError(t, err)
+	return r
+}
+
+// startAs starts a receiver whose agent prepare may change, and returns the error of its start.
+func startAs(t testing.TB, change func(*Config), prepare func(*agent)) (*rig, error) {
+	t.Helper()
+	requireRoot(t)
+	cfg := createDefaultConfig().(*Config)
+	cfg.ControllerConfig.CollectionInterval = time.Hour
+	cfg.ControllerConfig.InitialDelay = time.Hour
+	if change != nil {
+		change(cfg)
+	}
+	require.NoError(t, cfg.Validate())
+	r := &rig{metrics: &consumertest.MetricsSink{}, logs: &consumertest.LogsSink{}, telemetry: componenttest.NewTelemetry()}
+	set := receivertest.NewNopSettings(metadata.Type)
+	set.TelemetrySettings = r.telemetry.NewTelemetrySettings()
+	set.Logger = zaptest.NewLogger(t)
+	s := &shared{agents: map[*Config]*agent{}}
+	metrics, err := s.createMetrics(t.Context(), set, cfg, r.metrics)
+	require.NoError(t, err)
+	logs, err := s.createLogs(t.Context(), set, cfg, r.logs)
+	require.NoError(t, err)
+	r.agent = s.agent(set, cfg)
+	if prepare != nil {
+		prepare(r.agent)
+	}
+	for _, receiver := range []component.Component{metrics, logs} {
+		if err := receiver.Start(t.Context(), componenttest.NewNopHost()); err != nil {
+			require.NoError(t, receiver.Shutdown(context.Background()))
+			return nil, err
+		}
+		t.Cleanup(func() { require.NoError(t, receiver.Shutdown(context.Background())) })
+	}
+	return r, nil
+}
+
+// series are the values of one namespace by metric name; those with attributes by "name{value,...}",
+// the attributes' values in order of their keys.
+type series map[string]int64
+
+// pass runs a collection pass and returns the series of each namespace by its inode, 0 for the node.
+func (r *rig) pass(t testing.TB) map[uint64]series {
+	t.Helper()
+	metrics, err := r.agent.collect(t.Context())
+	require.NoError(t, err)
+	return byNamespace(metrics)
+}
+
+func byNamespace(metrics pmetric.Metrics) map[uint64]series {
+	all := map[uint64]series{}
+	for _, rm := range metrics.ResourceMetrics().All() {
+		inode := inodeOf(rm.Resource())
+		if all[inode] == nil {
+			all[inode] = series{}
+		}
+		for _, sm := range rm.ScopeMetrics().All() {
+			for _, m := range sm.Metrics().All() {
+				for _, dp := range points(m).All() {
+					all[inode][m.Name()+labels(dp.Attributes())] = dp.IntValue()
+				}
+			}
+		}
+	}
+	return all
+}
+
+func points(m pmetric.Metric) pmetric.NumberDataPointSlice {
+	if m.Type() == pmetric.MetricTypeGauge {
+		return m.Gauge().DataPoints()
+	}
+	return m.Sum().DataPoints()
+}
+
+func labels(attrs pcommon.Map) string {
+	s := ""
+	for _, key := range []string{"type", "reason"} {
+		if v, ok := attrs.Get(key); ok {
+			s += "," + v.Str()
+		}
+	}
+	if s == "" {
+		return ""
+	}
+	return "{" + s[1:] + "}"
+}
+
+func inodeOf(r pcommon.Resource) uint64 {
+	v, ok := r.Attributes().Get("network.netns.inode")
+	if !ok {
+		return 0
+	}
+	return uint64(v.Int())
+}
+
+// isOf tells whether a resource is that of a namespace, and not of an earlier one with its inode.
+func isOf(r pcommon.Resource, n *nettest.Namespace) bool {
+	if v, ok := r.Attributes().Get("network.netns.cookie"); ok {
+		return uint64(v.Int()) == n.Cookie
+	}
+	return inodeOf(r) == n.Inode
+}
+
+// event is a log record with its resource.
+type event struct {
+	plog.LogRecord
+	resource pcommon.Map
+}
+
+func (e event) attr(key string) string {
+	v, ok := e.Attributes().Get(key)
+	if !ok {
+		return "<absent>"
+	}
+	return v.AsString()
+}
+
+// events returns those of the namespaces so far, in the order of their arrival.
+func (r *rig) events(of ...*nettest.Namespace) []event {
+	var all []event
+	for _, logs := range r.logs.AllLogs() {
+		for _, rl := range logs.ResourceLogs().All() {
+			for _, n := range of {
+				if !isOf(rl.Resource(), n) {
+					continue
+				}
+				for _, sl := range rl.ScopeLogs().All() {
+					for _, rec := range sl.LogRecords().All() {
+						all = append(all, event{rec, rl.Resource().Attributes()})
+					}
+				}
+			}
+		}
+	}
+	return all
+}
