@@ -12,9 +12,22 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define MAX_LINUX_MIB 192
 #define MAX_CPUS 4096 /* power of two */
 
+/* TCP sockets of one network namespace. */
+struct socket_totals {
+	__u64 established;
+	__u64 time_wait;
+	__u64 tx_queue; /* bytes, of those that are established */
+	__u64 rx_queue;
+};
+
 /* One network namespace. Counters are sums over all CPUs, indexed as the running kernel's enums say. */
 struct netns_record {
 	struct netns_id id;
+	__u64 net;      /* address of struct net */
+	__u64 hashinfo; /* address of the table of its TCP sockets */
+	__u32 ehash_size;
+	__u32 pad;
+	struct socket_totals sockets;
 	__u64 tcp[MAX_TCP_MIB];
 	__u64 linux_mib[MAX_LINUX_MIB];
 	__u64 udp[MAX_UDP_MIB];
@@ -27,8 +40,18 @@ struct task_record {
 	__u64 start_ns; /* CLOCK_MONOTONIC */
 	__u32 tgid;
 	__u32 pad;
-	char comm[16];
+	/* Of the process with all its threads; 0 for a thread. */
+	__u64 fds, sockets;
+	__u64 read_calls, write_calls;
+	__u64 read_bytes, write_bytes;
 };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 512);
+	__type(key, __u64);   /* address of struct net */
+	__type(value, __u32); /* index in records */
+} slots SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -63,6 +86,10 @@ const volatile __u32 max_records = 256; /* max_entries of records */
 __u64 cpu_offset[MAX_CPUS];
 __u32 found;   /* namespaces met by the last pass */
 __u32 skipped; /* of those, how many found no room in records */
+
+const volatile bool count_sockets = false;
+const volatile bool count_fds = false;
+const volatile bool count_io = false;
 
 struct netns_id initial; /* init_net, the namespace that the kernel booted with */
 
@@ -140,6 +167,21 @@ struct walk_ctx {
 	const void *ops;
 };
 
+static __always_inline void describe_ehash(struct net *net, struct netns_record *rec)
+{
+	struct inet_hashinfo *h;
+
+	if (bpf_core_field_exists(net->ipv4.tcp_death_row.hashinfo)) {
+		h = BPF_CORE_READ(net, ipv4.tcp_death_row.hashinfo);
+	} else {
+		struct netns_ipv4___pointer *ipv4 = (void *)&net->ipv4;
+
+		h = BPF_CORE_READ(ipv4, tcp_death_row, hashinfo);
+	}
+	rec->hashinfo = (__u64)h;
+	rec->ehash_size = BPF_CORE_READ(h, ehash_mask) + 1;
+}
+
 static long visit(__u32 i, struct walk_ctx *w)
 {
 	struct net *net = (void *)(w->node - bpf_core_field_offset(struct net, list));
@@ -166,6 +208,11 @@ static long visit(__u32 i, struct walk_ctx *w)
 			return 1;
 		bpf_probe_read_kernel(rec, sizeof(*rec), &s->zero);
 		netns_id(net, &rec->id);
+		rec->net = (__u64)net;
+		if (count_sockets && bpf_map_update_elem(&slots, &rec->net, &slot, BPF_ANY))
+			skipped++;
+		if (count_sockets)
+			describe_ehash(net, rec);
 		c.rec = rec;
 		c.tcp = (__u64)BPF_CORE_READ(net, mib.tcp_statistics);
 		c.linux_mib = (__u64)BPF_CORE_READ(net, mib.net_statistics);
@@ -197,6 +244,203 @@ int walk__raw_tp(__u64 *ctx)
 	return 0;
 }
 
+/* The most nodes of the hash table that one run of sockets looks at: it bounds the time under RCU. */
+#define MAX_NODES 4096
+#define HEADS 16 /* buckets that are read at once */
+
+/* Arguments of sockets, which are those of its run. */
+struct sockets_args {
+	__u64 hashinfo;
+	__u64 first; /* bucket, a multiple of HEADS */
+};
+
+EXPORT(struct sockets_args, sockets_args);
+
+__u32 next_bucket; /* where the next run of sockets goes on */
+
+struct ehash_ctx {
+	__u64 ehash, node;
+	__u64 net; /* of the socket before, whose slot is kept */
+	__u32 slot;
+	__u32 bucket, size, nodes;
+};
+
+static __always_inline void count_socket(struct ehash_ctx *c, struct sock *sk)
+{
+	struct tcp_sock *tp = (void *)sk;
+	__u64 net = (__u64)sock_net(sk);
+	struct netns_record *rec;
+	struct socket_totals *t;
+	__s32 unread;
+	__u32 key;
+
+	if (net != c->net) {
+		__u32 *slot = bpf_map_lookup_elem(&slots, &net);
+
+		if (!slot)
+			return; /* of a namespace that is newer than this pass */
+		c->net = net;
+		c->slot = *slot;
+	}
+	key = c->slot;
+	rec = bpf_map_lookup_elem(&records, &key);
+	if (!rec)
+		return;
+	t = &rec->sockets;
+	switch (BPF_CORE_READ(sk, __sk_common.skc_state)) {
+	case TCP_TIME_WAIT:
+		t->time_wait++;
+		break;
+	case TCP_ESTABLISHED:
+		t->established++;
+		t->tx_queue += BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_una);
+		/* The sequence number of a FIN has been read without being there. */
+		unread = BPF_CORE_READ(tp, rcv_nxt) - BPF_CORE_READ(tp, copied_seq);
+		if (unread > 0)
+			t->rx_queue += unread;
+		break;
+	}
+}
+
+static long visit_socket(__u32 i, struct ehash_ctx *c)
+{
+	struct hlist_nulls_node *node = (void *)c->node;
+
+	if (!c->node || c->node & 1)
+		return 1;
+	count_socket(c, (void *)(c->node - bpf_core_field_offset(struct sock, __sk_common.skc_nulls_node)));
+	c->nodes++;
+	c->node = (__u64)BPF_CORE_READ(node, next);
+	return 0;
+}
+
+static long visit_buckets(__u32 i, struct ehash_ctx *c)
+{
+	__u64 heads[HEADS];
+	int b;
+
+	if (c->bucket >= c->size || c->nodes >= MAX_NODES)
+		return 1;
+	if (bpf_probe_read_kernel(heads, sizeof(heads), (void *)(c->ehash + (__u64)c->bucket * bpf_core_type_size(struct inet_ehash_bucket))))
+		return 1;
+	for (b = 0; b < HEADS; b++) {
+		c->node = heads[b];
+		if (!(c->node & 1))
+			bpf_loop(MAX_NODES, visit_socket, c, 0);
+	}
+	c->bucket += HEADS;
+	return 0;
+}
+
+/*
+ * sockets adds the TCP sockets in a part of a hash table to the records of the last walk: as many
+ * buckets as may be looked at without holding up RCU. It is run until next_bucket has reached the
+ * table's size.
+ */
+SEC("raw_tp")
+int sockets__raw_tp(__u64 *ctx)
+{
+	struct inet_hashinfo *h = (void *)ctx[0];
+	struct ehash_ctx c = { .bucket = ctx[1] };
+
+	c.ehash = (__u64)BPF_CORE_READ(h, ehash);
+	c.size = BPF_CORE_READ(h, ehash_mask) + 1;
+	bpf_loop(MAX_NODES / HEADS, visit_buckets, &c, 0);
+	next_bucket = c.bucket;
+	return 0;
+}
+
+#define FILES 16 /* descriptors that are looked at together */
+
+struct files_ctx {
+	__u64 open_fds, fd;
+	__u64 fds, sockets;
+	__u64 files[FILES];
+};
+
+static long visit_files(__u32 i, struct files_ctx *c)
+{
+	__u16 open;
+	int n;
+
+	if (bpf_probe_read_kernel(&open, sizeof(open), (void *)(c->open_fds + i * sizeof(open))))
+		return 1;
+	if (!open)
+		return 0;
+	if (bpf_probe_read_kernel(c->files, sizeof(c->files), (void *)(c->fd + i * sizeof(c->files))))
+		return 1;
+	for (n = 0; n < FILES; n++) {
+		struct file *f = (void *)c->files[n];
+
+		if (!(open & 1U << n))
+			continue;
+		c->fds++;
+		if ((BPF_CORE_READ(f, f_inode, i_mode) & S_IFMT) == S_IFSOCK)
+			c->sockets++;
+	}
+	return 0;
+}
+
+static __always_inline void add_files(struct task_struct *task, struct task_record *rec)
+{
+	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
+	struct files_ctx c = {};
+
+	if (!fdt)
+		return;
+	c.open_fds = (__u64)BPF_CORE_READ(fdt, open_fds);
+	c.fd = (__u64)BPF_CORE_READ(fdt, fd);
+	bpf_loop(BPF_CORE_READ(fdt, max_fds) / FILES, visit_files, &c, 0);
+	rec->fds = c.fds;
+	rec->sockets = c.sockets;
+}
+
+static __always_inline void add_io(struct task_io_accounting *io, struct task_record *rec)
+{
+	/* CONFIG_TASK_XACCT and CONFIG_TASK_IO_ACCOUNTING */
+	if (bpf_core_field_exists(io->syscr)) {
+		rec->read_calls += BPF_CORE_READ(io, syscr);
+		rec->write_calls += BPF_CORE_READ(io, syscw);
+	}
+	if (bpf_core_field_exists(io->read_bytes)) {
+		rec->read_bytes += BPF_CORE_READ(io, read_bytes);
+		rec->write_bytes += BPF_CORE_READ(io, write_bytes);
+	}
+}
+
+struct threads_ctx {
+	__u64 head, node;
+	struct task_record *rec;
+};
+
+static long visit_thread(__u32 i, struct threads_ctx *c)
+{
+	struct list_head *node = (void *)c->node;
+	struct task_struct *thread = (void *)(c->node - bpf_core_field_offset(struct task_struct, thread_node));
+
+	if (!c->node || c->node == c->head)
+		return 1;
+	add_io(&thread->ioac, c->rec);
+	c->node = (__u64)BPF_CORE_READ(node, next);
+	return 0;
+}
+
+#define MAX_THREADS (1 << 16)
+
+/* add_process_io adds up what do_io_accounting() of fs/proc/base.c shows in /proc/<pid>/io. */
+static __always_inline void add_process_io(struct task_struct *task, struct task_record *rec)
+{
+	struct signal_struct *signal = task->signal;
+	struct threads_ctx c = { .rec = rec };
+
+	if (!signal)
+		return;
+	add_io(&signal->ioac, rec);
+	c.head = (__u64)signal + bpf_core_field_offset(struct signal_struct, thread_head);
+	c.node = (__u64)BPF_CORE_READ(signal, thread_head.next);
+	bpf_loop(MAX_THREADS, visit_thread, &c, 0);
+}
+
 SEC("iter/task")
 int tasks__iter(struct bpf_iter__task *ctx)
 {
@@ -214,7 +458,12 @@ int tasks__iter(struct bpf_iter__task *ctx)
 	netns_id(net, &rec.netns);
 	rec.start_ns = task->start_time;
 	rec.tgid = task->tgid;
-	bpf_probe_read_kernel(rec.comm, sizeof(rec.comm), task->comm);
+	if (task->pid == task->tgid) {
+		if (count_fds)
+			add_files(task, &rec);
+		if (count_io)
+			add_process_io(task, &rec);
+	}
 	bpf_seq_write(ctx->meta->seq, &rec, sizeof(rec));
 	return 0;
 }

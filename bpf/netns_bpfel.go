@@ -65,6 +65,17 @@ type NetnsNetnsRecord struct {
 		Inode  uint32
 		Pad    uint32
 	}
+	Net       uint64
+	Hashinfo  uint64
+	EhashSize uint32
+	Pad       uint32
+	Sockets   struct {
+		_           structs.HostLayout
+		Established uint64
+		TimeWait    uint64
+		TxQueue     uint64
+		RxQueue     uint64
+	}
 	Tcp      [16]uint64
 	LinuxMib [192]uint64
 	Udp      [16]uint64
@@ -77,6 +88,12 @@ type NetnsScratch struct {
 	Zero NetnsNetnsRecord
 }
 
+type NetnsSocketsArgs struct {
+	_        structs.HostLayout
+	Hashinfo uint64
+	First    uint64
+}
+
 type NetnsTaskRecord struct {
 	_     structs.HostLayout
 	Netns struct {
@@ -85,10 +102,15 @@ type NetnsTaskRecord struct {
 		Inode  uint32
 		Pad    uint32
 	}
-	StartNs uint64
-	Tgid    uint32
-	Pad     uint32
-	Comm    [16]int8
+	StartNs    uint64
+	Tgid       uint32
+	Pad        uint32
+	Fds        uint64
+	Sockets    uint64
+	ReadCalls  uint64
+	WriteCalls uint64
+	ReadBytes  uint64
+	WriteBytes uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -99,9 +121,14 @@ const (
 	NetnsMapLimits          = "limits"
 	NetnsMapRecords         = "records"
 	NetnsMapScratches       = "scratches"
+	NetnsMapSlots           = "slots"
 	NetnsProgSetupRawTp     = "setup__raw_tp"
+	NetnsProgSocketsRawTp   = "sockets__raw_tp"
 	NetnsProgTasksIter      = "tasks__iter"
 	NetnsProgWalkRawTp      = "walk__raw_tp"
+	NetnsVarCountFds        = "count_fds"
+	NetnsVarCountIo         = "count_io"
+	NetnsVarCountSockets    = "count_sockets"
 	NetnsVarCpuOffset       = "cpu_offset"
 	NetnsVarEventHdrBtf     = "event_hdr_btf"
 	NetnsVarEventsEnabled   = "events_enabled"
@@ -109,8 +136,10 @@ const (
 	NetnsVarFound           = "found"
 	NetnsVarInitial         = "initial"
 	NetnsVarMaxRecords      = "max_records"
+	NetnsVarNextBucket      = "next_bucket"
 	NetnsVarPossibleCpus    = "possible_cpus"
 	NetnsVarSkipped         = "skipped"
+	NetnsVarSocketsArgsBtf  = "sockets_args_btf"
 	NetnsVarTaskRecordBtf   = "task_record_btf"
 )
 
@@ -156,9 +185,10 @@ type NetnsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NetnsProgramSpecs struct {
-	SetupRawTp *ebpf.ProgramSpec `ebpf:"setup__raw_tp"`
-	TasksIter  *ebpf.ProgramSpec `ebpf:"tasks__iter"`
-	WalkRawTp  *ebpf.ProgramSpec `ebpf:"walk__raw_tp"`
+	SetupRawTp   *ebpf.ProgramSpec `ebpf:"setup__raw_tp"`
+	SocketsRawTp *ebpf.ProgramSpec `ebpf:"sockets__raw_tp"`
+	TasksIter    *ebpf.ProgramSpec `ebpf:"tasks__iter"`
+	WalkRawTp    *ebpf.ProgramSpec `ebpf:"walk__raw_tp"`
 }
 
 // NetnsMapSpecs contains maps before they are loaded into the kernel.
@@ -169,12 +199,16 @@ type NetnsMapSpecs struct {
 	Limits    *ebpf.MapSpec `ebpf:"limits"`
 	Records   *ebpf.MapSpec `ebpf:"records"`
 	Scratches *ebpf.MapSpec `ebpf:"scratches"`
+	Slots     *ebpf.MapSpec `ebpf:"slots"`
 }
 
 // NetnsVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NetnsVariableSpecs struct {
+	CountFds        *ebpf.VariableSpec `ebpf:"count_fds"`
+	CountIo         *ebpf.VariableSpec `ebpf:"count_io"`
+	CountSockets    *ebpf.VariableSpec `ebpf:"count_sockets"`
 	CpuOffset       *ebpf.VariableSpec `ebpf:"cpu_offset"`
 	EventHdrBtf     *ebpf.VariableSpec `ebpf:"event_hdr_btf"`
 	EventsEnabled   *ebpf.VariableSpec `ebpf:"events_enabled"`
@@ -182,8 +216,10 @@ type NetnsVariableSpecs struct {
 	Found           *ebpf.VariableSpec `ebpf:"found"`
 	Initial         *ebpf.VariableSpec `ebpf:"initial"`
 	MaxRecords      *ebpf.VariableSpec `ebpf:"max_records"`
+	NextBucket      *ebpf.VariableSpec `ebpf:"next_bucket"`
 	PossibleCpus    *ebpf.VariableSpec `ebpf:"possible_cpus"`
 	Skipped         *ebpf.VariableSpec `ebpf:"skipped"`
+	SocketsArgsBtf  *ebpf.VariableSpec `ebpf:"sockets_args_btf"`
 	TaskRecordBtf   *ebpf.VariableSpec `ebpf:"task_record_btf"`
 }
 
@@ -211,6 +247,7 @@ type NetnsMaps struct {
 	Limits    *ebpf.Map `ebpf:"limits"`
 	Records   *ebpf.Map `ebpf:"records"`
 	Scratches *ebpf.Map `ebpf:"scratches"`
+	Slots     *ebpf.Map `ebpf:"slots"`
 }
 
 func (m *NetnsMaps) Close() error {
@@ -219,6 +256,7 @@ func (m *NetnsMaps) Close() error {
 		m.Limits,
 		m.Records,
 		m.Scratches,
+		m.Slots,
 	)
 }
 
@@ -226,6 +264,9 @@ func (m *NetnsMaps) Close() error {
 //
 // It can be passed to LoadNetnsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NetnsVariables struct {
+	CountFds        *ebpf.Variable `ebpf:"count_fds"`
+	CountIo         *ebpf.Variable `ebpf:"count_io"`
+	CountSockets    *ebpf.Variable `ebpf:"count_sockets"`
 	CpuOffset       *ebpf.Variable `ebpf:"cpu_offset"`
 	EventHdrBtf     *ebpf.Variable `ebpf:"event_hdr_btf"`
 	EventsEnabled   *ebpf.Variable `ebpf:"events_enabled"`
@@ -233,8 +274,10 @@ type NetnsVariables struct {
 	Found           *ebpf.Variable `ebpf:"found"`
 	Initial         *ebpf.Variable `ebpf:"initial"`
 	MaxRecords      *ebpf.Variable `ebpf:"max_records"`
+	NextBucket      *ebpf.Variable `ebpf:"next_bucket"`
 	PossibleCpus    *ebpf.Variable `ebpf:"possible_cpus"`
 	Skipped         *ebpf.Variable `ebpf:"skipped"`
+	SocketsArgsBtf  *ebpf.Variable `ebpf:"sockets_args_btf"`
 	TaskRecordBtf   *ebpf.Variable `ebpf:"task_record_btf"`
 }
 
@@ -242,14 +285,16 @@ type NetnsVariables struct {
 //
 // It can be passed to LoadNetnsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NetnsPrograms struct {
-	SetupRawTp *ebpf.Program `ebpf:"setup__raw_tp"`
-	TasksIter  *ebpf.Program `ebpf:"tasks__iter"`
-	WalkRawTp  *ebpf.Program `ebpf:"walk__raw_tp"`
+	SetupRawTp   *ebpf.Program `ebpf:"setup__raw_tp"`
+	SocketsRawTp *ebpf.Program `ebpf:"sockets__raw_tp"`
+	TasksIter    *ebpf.Program `ebpf:"tasks__iter"`
+	WalkRawTp    *ebpf.Program `ebpf:"walk__raw_tp"`
 }
 
 func (p *NetnsPrograms) Close() error {
 	return _NetnsClose(
 		p.SetupRawTp,
+		p.SocketsRawTp,
 		p.TasksIter,
 		p.WalkRawTp,
 	)

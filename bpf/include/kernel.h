@@ -59,6 +59,12 @@ enum {
 	AF_INET6 = 10,
 };
 
+/* include/uapi/linux/stat.h */
+enum {
+	S_IFMT = 0170000,
+	S_IFSOCK = 0140000,
+};
+
 /* flags byte of the TCP header, RFC 9293 section 3.1 */
 enum {
 	TCP_FLAG_FIN = 0x01,
@@ -108,6 +114,37 @@ struct linux_mib {
 	unsigned long mibs[128];
 };
 
+struct hlist_nulls_node {
+	struct hlist_nulls_node *next;
+};
+
+/* The last node of a chain is odd: it holds the bucket's number (include/linux/list_nulls.h). */
+struct hlist_nulls_head {
+	struct hlist_nulls_node *first;
+};
+
+struct inet_ehash_bucket {
+	struct hlist_nulls_head chain;
+};
+
+struct inet_hashinfo {
+	struct inet_ehash_bucket *ehash;
+	unsigned int ehash_mask;
+};
+
+struct inet_timewait_death_row {
+	struct inet_hashinfo *hashinfo;
+};
+
+struct netns_ipv4 {
+	struct inet_timewait_death_row tcp_death_row;
+};
+
+/* commit fbb8295248e1 (v5.17) made tcp_death_row a pointer, commit e9bd0cca09d1 (v6.1) undid it. */
+struct netns_ipv4___pointer {
+	struct inet_timewait_death_row *tcp_death_row;
+};
+
 struct netns_mib {
 	struct tcp_mib *tcp_statistics;
 	struct linux_mib *net_statistics;
@@ -119,6 +156,7 @@ struct net {
 	struct list_head list;
 	struct ns_common ns;
 	struct netns_mib mib;
+	struct netns_ipv4 ipv4;
 	/*
 	 * commit 3d368ab87cf6 (v5.12) made it a plain u64; before, it is an atomic64_t that
 	 * stays 0 until somebody asks, which does not match this declaration: not used there.
@@ -162,6 +200,9 @@ struct sock_common {
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
+	union {
+		struct hlist_nulls_node skc_nulls_node;
+	};
 };
 
 struct sock {
@@ -171,6 +212,13 @@ struct sock {
 struct inet_sock {
 	struct sock sk;
 	__be16 inet_sport;
+};
+
+struct tcp_sock {
+	__u32 rcv_nxt;
+	__u32 copied_seq;
+	__u32 snd_una;
+	__u32 write_seq;
 };
 
 struct sk_buff {
@@ -194,11 +242,45 @@ struct nsproxy {
 	struct net *net_ns;
 };
 
+struct inode {
+	__u16 i_mode;
+};
+
+struct file {
+	struct inode *f_inode;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+	unsigned long *open_fds;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
+struct task_io_accounting {
+	__u64 syscr;
+	__u64 syscw;
+	__u64 read_bytes;
+	__u64 write_bytes;
+};
+
+struct signal_struct {
+	struct list_head thread_head;
+	struct task_io_accounting ioac; /* of threads that have ended */
+};
+
 struct task_struct {
 	int pid;
 	int tgid;
 	struct nsproxy *nsproxy;
 	struct task_struct *group_leader;
+	struct files_struct *files;
+	struct signal_struct *signal;
+	struct list_head thread_node;
+	struct task_io_accounting ioac;
 	__u64 start_time;
 	char comm[16];
 };

@@ -223,22 +223,36 @@ func (a *agent) openSource(r *running, k *kernel.Kernel, defs []probe.Definition
 		source = netns.NewProc(procRoot, wanted)
 	}
 	r.source, r.serves = source, source.Serves()
-	r.inventory = netns.NewInventory(source, a.cfg.RootPath)
-	rows, tasks := source.Variants()
-	hooks := []kernel.Hook{{Name: "namespaces", Variant: rows}, {Name: "tasks", Variant: tasks}}
+	r.inventory = netns.NewInventory(source, a.cfg.RootPath, wanted)
+	hooks := source.Hooks()
 	r.telemetry.setProbe("netns", hooks)
 	a.logProbe("netns", hooks)
 	for _, d := range defs {
-		if len(d.Counters) > 0 {
-			r.telemetry.setProbe(d.Name, hooks[:1])
-			a.logProbe(d.Name, hooks[:1])
+		if len(d.Counters) == 0 {
+			continue
 		}
+		own := slices.DeleteFunc(slices.Clone(hooks), func(h kernel.Hook) bool { return !needs(d, h.Name) })
+		r.telemetry.setProbe(d.Name, own)
+		a.logProbe(d.Name, own)
 	}
 	for i, served := range r.serves {
-		if !served {
+		if !served && wanted[i].MIB != "" {
 			a.set.Logger.Warn("This kernel does not have a counter", zap.String("counter", wanted[i].MIB))
 		}
 	}
+}
+
+// needs tells whether the counters of a probe come from one of the hooks of the collection pass.
+func needs(d probe.Definition, hook string) bool {
+	return slices.ContainsFunc(d.Counters, func(c probe.Counter) bool {
+		switch {
+		case c.Sockets != nil:
+			return hook == netns.HookSockets
+		case c.Tasks != nil:
+			return hook == netns.HookTasks
+		}
+		return hook == netns.HookNamespaces
+	})
 }
 
 // startProbes starts the probes that have a kernel object. One that cannot start does not stop

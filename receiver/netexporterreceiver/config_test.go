@@ -74,7 +74,7 @@ func TestDefaultProbesOff(t *testing.T) {
 
 func TestBadConfig(t *testing.T) {
 	for text, want := range map[string]string{
-		"probes: {tcpresett: {}}":                             "probes::tcpresett: no such probe; there are packetloss, tcp, tcpext, tcpreset, udp",
+		"probes: {tcpresett: {}}":                             "probes::tcpresett: no such probe; there are ",
 		"probes: {packetloss: {events_per_second: 0}}":        "probes::packetloss::events_per_second: must be greater than 0",
 		"probes: {tcp: {benign_reasons: [X]}}":                "probes::tcp::benign_reasons",
 		"root_path: host":                                     "root_path: must be an absolute path",

@@ -21,6 +21,7 @@ import (
 	"go.opentelemetry.io/collector/receiver/receivertest"
 
 	"github.com/netexporter/netexporter/bpf"
+	"github.com/netexporter/netexporter/internal/kernel"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/metadata"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/netns"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/probe"
@@ -63,9 +64,9 @@ func (fixedHost) Tasks([]netns.Task) ([]netns.Task, error) {
 		{NetNS: netns.ID{Cookie: 3, Inode: 4026531842}, TGID: 102},
 	}, nil
 }
-func (fixedHost) Host() (netns.ID, error)        { return netns.ID{Cookie: 1, Inode: 4026531840}, nil }
-func (fixedHost) Variants() (rows, tasks string) { return "fixed", "fixed" }
-func (fixedHost) Close() error                   { return nil }
+func (fixedHost) Host() (netns.ID, error) { return netns.ID{Cookie: 1, Inode: 4026531840}, nil }
+func (fixedHost) Hooks() []kernel.Hook    { return nil }
+func (fixedHost) Close() error            { return nil }
 
 // fixedNames are the names of a kernel that does not change.
 type fixedNames struct{}
@@ -99,12 +100,16 @@ func newFixed(t *testing.T) *running {
 	cfg := createDefaultConfig().(*Config)
 	cfg.RootPath = root
 	r := &running{names: probe.NewNames(fixedNames{}, fixedNames{}, probes.All())}
+	var counters []netns.Counter
 	for _, d := range probes.All() {
-		r.counters = append(r.counters, d.Counters...)
+		for _, c := range d.Counters {
+			r.counters = append(r.counters, c)
+			counters = append(counters, c.Counter)
+		}
 	}
 	host := fixedHost{len(r.counters)}
 	r.source, r.serves = host, host.Serves()
-	r.inventory = netns.NewInventory(host, root)
+	r.inventory = netns.NewInventory(host, root, counters)
 	var err error
 	r.resources, err = newResources(cfg)
 	require.NoError(t, err)

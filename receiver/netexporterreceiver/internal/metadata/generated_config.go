@@ -29,6 +29,146 @@ func (ms *InspectorPodAbnormalallossMetricConfig) Unmarshal(parser *confmap.Conf
 	return nil
 }
 
+// InspectorPodFdopenfdMetricConfig provides config for the inspector_pod_fdopenfd metric.
+type InspectorPodFdopenfdMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodFdopenfdMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodFdopensocketMetricConfig provides config for the inspector_pod_fdopensocket metric.
+type InspectorPodFdopensocketMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodFdopensocketMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodIoioreadbytesMetricConfig provides config for the inspector_pod_ioioreadbytes metric.
+type InspectorPodIoioreadbytesMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodIoioreadbytesMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodIoioreadsyscallMetricConfig provides config for the inspector_pod_ioioreadsyscall metric.
+type InspectorPodIoioreadsyscallMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodIoioreadsyscallMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodIoiowritebyresMetricConfig provides config for the inspector_pod_ioiowritebyres metric.
+type InspectorPodIoiowritebyresMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodIoiowritebyresMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodIoiowritebytesMetricConfig provides config for the inspector_pod_ioiowritebytes metric.
+type InspectorPodIoiowritebytesMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodIoiowritebytesMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodIoiowritesyscallMetricConfig provides config for the inspector_pod_ioiowritesyscall metric.
+type InspectorPodIoiowritesyscallMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodIoiowritesyscallMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // InspectorPodPacketlossAbnormalMetricConfig provides config for the inspector_pod_packetloss_abnormal metric.
 type InspectorPodPacketlossAbnormalMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -706,6 +846,86 @@ func (ms *InspectorPodTcpretranssegsMetricConfig) Unmarshal(parser *confmap.Conf
 	return nil
 }
 
+// InspectorPodTcpsummarytcpestablishedconnMetricConfig provides config for the inspector_pod_tcpsummarytcpestablishedconn metric.
+type InspectorPodTcpsummarytcpestablishedconnMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodTcpsummarytcpestablishedconnMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodTcpsummarytcprxqueueMetricConfig provides config for the inspector_pod_tcpsummarytcprxqueue metric.
+type InspectorPodTcpsummarytcprxqueueMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodTcpsummarytcprxqueueMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodTcpsummarytcptimewaitconnMetricConfig provides config for the inspector_pod_tcpsummarytcptimewaitconn metric.
+type InspectorPodTcpsummarytcptimewaitconnMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodTcpsummarytcptimewaitconnMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodTcpsummarytcptxqueueMetricConfig provides config for the inspector_pod_tcpsummarytcptxqueue metric.
+type InspectorPodTcpsummarytcptxqueueMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodTcpsummarytcptxqueueMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // InspectorPodTotallossMetricConfig provides config for the inspector_pod_totalloss metric.
 type InspectorPodTotallossMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -889,6 +1109,13 @@ func (ms *InspectorPodUdpsndbuferrorsMetricConfig) Unmarshal(parser *confmap.Con
 // MetricsConfig provides config for netexporter metrics.
 type MetricsConfig struct {
 	InspectorPodAbnormalalloss               InspectorPodAbnormalallossMetricConfig               `mapstructure:"inspector_pod_abnormalalloss"`
+	InspectorPodFdopenfd                     InspectorPodFdopenfdMetricConfig                     `mapstructure:"inspector_pod_fdopenfd"`
+	InspectorPodFdopensocket                 InspectorPodFdopensocketMetricConfig                 `mapstructure:"inspector_pod_fdopensocket"`
+	InspectorPodIoioreadbytes                InspectorPodIoioreadbytesMetricConfig                `mapstructure:"inspector_pod_ioioreadbytes"`
+	InspectorPodIoioreadsyscall              InspectorPodIoioreadsyscallMetricConfig              `mapstructure:"inspector_pod_ioioreadsyscall"`
+	InspectorPodIoiowritebyres               InspectorPodIoiowritebyresMetricConfig               `mapstructure:"inspector_pod_ioiowritebyres"`
+	InspectorPodIoiowritebytes               InspectorPodIoiowritebytesMetricConfig               `mapstructure:"inspector_pod_ioiowritebytes"`
+	InspectorPodIoiowritesyscall             InspectorPodIoiowritesyscallMetricConfig             `mapstructure:"inspector_pod_ioiowritesyscall"`
 	InspectorPodPacketlossAbnormal           InspectorPodPacketlossAbnormalMetricConfig           `mapstructure:"inspector_pod_packetloss_abnormal"`
 	InspectorPodPacketlossByReason           InspectorPodPacketlossByReasonMetricConfig           `mapstructure:"inspector_pod_packetloss_by_reason"`
 	InspectorPodPacketlossTotal              InspectorPodPacketlossTotalMetricConfig              `mapstructure:"inspector_pod_packetloss_total"`
@@ -920,6 +1147,10 @@ type MetricsConfig struct {
 	InspectorPodTcppassiveopens              InspectorPodTcppassiveopensMetricConfig              `mapstructure:"inspector_pod_tcppassiveopens"`
 	InspectorPodTcpreset                     InspectorPodTcpresetMetricConfig                     `mapstructure:"inspector_pod_tcpreset"`
 	InspectorPodTcpretranssegs               InspectorPodTcpretranssegsMetricConfig               `mapstructure:"inspector_pod_tcpretranssegs"`
+	InspectorPodTcpsummarytcpestablishedconn InspectorPodTcpsummarytcpestablishedconnMetricConfig `mapstructure:"inspector_pod_tcpsummarytcpestablishedconn"`
+	InspectorPodTcpsummarytcprxqueue         InspectorPodTcpsummarytcprxqueueMetricConfig         `mapstructure:"inspector_pod_tcpsummarytcprxqueue"`
+	InspectorPodTcpsummarytcptimewaitconn    InspectorPodTcpsummarytcptimewaitconnMetricConfig    `mapstructure:"inspector_pod_tcpsummarytcptimewaitconn"`
+	InspectorPodTcpsummarytcptxqueue         InspectorPodTcpsummarytcptxqueueMetricConfig         `mapstructure:"inspector_pod_tcpsummarytcptxqueue"`
 	InspectorPodTotalloss                    InspectorPodTotallossMetricConfig                    `mapstructure:"inspector_pod_totalloss"`
 	InspectorPodUdpignoredmulti              InspectorPodUdpignoredmultiMetricConfig              `mapstructure:"inspector_pod_udpignoredmulti"`
 	InspectorPodUdpincsumerrors              InspectorPodUdpincsumerrorsMetricConfig              `mapstructure:"inspector_pod_udpincsumerrors"`
@@ -934,6 +1165,27 @@ type MetricsConfig struct {
 func DefaultMetricsConfig() MetricsConfig {
 	return MetricsConfig{
 		InspectorPodAbnormalalloss: InspectorPodAbnormalallossMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodFdopenfd: InspectorPodFdopenfdMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodFdopensocket: InspectorPodFdopensocketMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodIoioreadbytes: InspectorPodIoioreadbytesMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodIoioreadsyscall: InspectorPodIoioreadsyscallMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodIoiowritebyres: InspectorPodIoiowritebyresMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodIoiowritebytes: InspectorPodIoiowritebytesMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodIoiowritesyscall: InspectorPodIoiowritesyscallMetricConfig{
 			Enabled: true,
 		},
 		InspectorPodPacketlossAbnormal: InspectorPodPacketlossAbnormalMetricConfig{
@@ -1031,6 +1283,18 @@ func DefaultMetricsConfig() MetricsConfig {
 			EnabledAttributes:   []InspectorPodTcpresetMetricAttributeKey{InspectorPodTcpresetMetricAttributeKeyResetReason, InspectorPodTcpresetMetricAttributeKeyResetType},
 		},
 		InspectorPodTcpretranssegs: InspectorPodTcpretranssegsMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodTcpsummarytcpestablishedconn: InspectorPodTcpsummarytcpestablishedconnMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodTcpsummarytcprxqueue: InspectorPodTcpsummarytcprxqueueMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodTcpsummarytcptimewaitconn: InspectorPodTcpsummarytcptimewaitconnMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodTcpsummarytcptxqueue: InspectorPodTcpsummarytcptxqueueMetricConfig{
 			Enabled: true,
 		},
 		InspectorPodTotalloss: InspectorPodTotallossMetricConfig{

@@ -29,6 +29,27 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					InspectorPodAbnormalalloss: InspectorPodAbnormalallossMetricConfig{
 						Enabled: true,
 					},
+					InspectorPodFdopenfd: InspectorPodFdopenfdMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodFdopensocket: InspectorPodFdopensocketMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodIoioreadbytes: InspectorPodIoioreadbytesMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodIoioreadsyscall: InspectorPodIoioreadsyscallMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodIoiowritebyres: InspectorPodIoiowritebyresMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodIoiowritebytes: InspectorPodIoiowritebytesMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodIoiowritesyscall: InspectorPodIoiowritesyscallMetricConfig{
+						Enabled: true,
+					},
 					InspectorPodPacketlossAbnormal: InspectorPodPacketlossAbnormalMetricConfig{
 						Enabled: true,
 					},
@@ -124,6 +145,18 @@ func TestMetricsBuilderConfig(t *testing.T) {
 						EnabledAttributes:   []InspectorPodTcpresetMetricAttributeKey{InspectorPodTcpresetMetricAttributeKeyResetReason, InspectorPodTcpresetMetricAttributeKeyResetType},
 					},
 					InspectorPodTcpretranssegs: InspectorPodTcpretranssegsMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodTcpsummarytcpestablishedconn: InspectorPodTcpsummarytcpestablishedconnMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodTcpsummarytcprxqueue: InspectorPodTcpsummarytcprxqueueMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodTcpsummarytcptimewaitconn: InspectorPodTcpsummarytcptimewaitconnMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodTcpsummarytcptxqueue: InspectorPodTcpsummarytcptxqueueMetricConfig{
 						Enabled: true,
 					},
 					InspectorPodTotalloss: InspectorPodTotallossMetricConfig{
@@ -172,6 +205,27 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					InspectorPodAbnormalalloss: InspectorPodAbnormalallossMetricConfig{
 						Enabled: false,
 					},
+					InspectorPodFdopenfd: InspectorPodFdopenfdMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodFdopensocket: InspectorPodFdopensocketMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodIoioreadbytes: InspectorPodIoioreadbytesMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodIoioreadsyscall: InspectorPodIoioreadsyscallMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodIoiowritebyres: InspectorPodIoiowritebyresMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodIoiowritebytes: InspectorPodIoiowritebytesMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodIoiowritesyscall: InspectorPodIoiowritesyscallMetricConfig{
+						Enabled: false,
+					},
 					InspectorPodPacketlossAbnormal: InspectorPodPacketlossAbnormalMetricConfig{
 						Enabled: false,
 					},
@@ -269,6 +323,18 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					InspectorPodTcpretranssegs: InspectorPodTcpretranssegsMetricConfig{
 						Enabled: false,
 					},
+					InspectorPodTcpsummarytcpestablishedconn: InspectorPodTcpsummarytcpestablishedconnMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodTcpsummarytcprxqueue: InspectorPodTcpsummarytcprxqueueMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodTcpsummarytcptimewaitconn: InspectorPodTcpsummarytcptimewaitconnMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodTcpsummarytcptxqueue: InspectorPodTcpsummarytcptxqueueMetricConfig{
+						Enabled: false,
+					},
 					InspectorPodTotalloss: InspectorPodTotallossMetricConfig{
 						Enabled: false,
 					},
@@ -312,7 +378,7 @@ func TestMetricsBuilderConfig(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := loadMetricsBuilderConfig(t, tt.name)
-			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(InspectorPodAbnormalallossMetricConfig{}, InspectorPodPacketlossAbnormalMetricConfig{}, InspectorPodPacketlossByReasonMetricConfig{}, InspectorPodPacketlossTotalMetricConfig{}, InspectorPodTcpactiveopenesMetricConfig{}, InspectorPodTcpactiveopensMetricConfig{}, InspectorPodTcpcurrestabMetricConfig{}, InspectorPodTcpestabresetsMetricConfig{}, InspectorPodTcpextlistendropsMetricConfig{}, InspectorPodTcpextlistenoverflowsMetricConfig{}, InspectorPodTcpextpawsestabrejectedMetricConfig{}, InspectorPodTcpexttcpabortoncloseMetricConfig{}, InspectorPodTcpexttcpabortondataMetricConfig{}, InspectorPodTcpexttcpabortonlingerMetricConfig{}, InspectorPodTcpexttcpabortonmemoryMetricConfig{}, InspectorPodTcpexttcpabortontimeoutMetricConfig{}, InspectorPodTcpexttcpackskippedchallengeMetricConfig{}, InspectorPodTcpexttcpackskippedfinwait2MetricConfig{}, InspectorPodTcpexttcpackskippedpawsMetricConfig{}, InspectorPodTcpexttcpackskippedseqMetricConfig{}, InspectorPodTcpexttcpackskippedsynrecvMetricConfig{}, InspectorPodTcpexttcpackskippedtimewaitMetricConfig{}, InspectorPodTcpexttcpfastretransMetricConfig{}, InspectorPodTcpexttcprcvqdropMetricConfig{}, InspectorPodTcpexttcpretransfailMetricConfig{}, InspectorPodTcpexttcpsynretransMetricConfig{}, InspectorPodTcpexttcptimeoutsMetricConfig{}, InspectorPodTcpoutrstsMetricConfig{}, InspectorPodTcppassiveopenesMetricConfig{}, InspectorPodTcppassiveopensMetricConfig{}, InspectorPodTcpresetMetricConfig{}, InspectorPodTcpretranssegsMetricConfig{}, InspectorPodTotallossMetricConfig{}, InspectorPodUdpignoredmultiMetricConfig{}, InspectorPodUdpincsumerrorsMetricConfig{}, InspectorPodUdpindatagramsMetricConfig{}, InspectorPodUdpinerrorsMetricConfig{}, InspectorPodUdpnoportsMetricConfig{}, InspectorPodUdpoutdatagramsMetricConfig{}, InspectorPodUdprcvbuferrorsMetricConfig{}, InspectorPodUdpsndbuferrorsMetricConfig{}, ResourceAttributeConfig{}))
+			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(InspectorPodAbnormalallossMetricConfig{}, InspectorPodFdopenfdMetricConfig{}, InspectorPodFdopensocketMetricConfig{}, InspectorPodIoioreadbytesMetricConfig{}, InspectorPodIoioreadsyscallMetricConfig{}, InspectorPodIoiowritebyresMetricConfig{}, InspectorPodIoiowritebytesMetricConfig{}, InspectorPodIoiowritesyscallMetricConfig{}, InspectorPodPacketlossAbnormalMetricConfig{}, InspectorPodPacketlossByReasonMetricConfig{}, InspectorPodPacketlossTotalMetricConfig{}, InspectorPodTcpactiveopenesMetricConfig{}, InspectorPodTcpactiveopensMetricConfig{}, InspectorPodTcpcurrestabMetricConfig{}, InspectorPodTcpestabresetsMetricConfig{}, InspectorPodTcpextlistendropsMetricConfig{}, InspectorPodTcpextlistenoverflowsMetricConfig{}, InspectorPodTcpextpawsestabrejectedMetricConfig{}, InspectorPodTcpexttcpabortoncloseMetricConfig{}, InspectorPodTcpexttcpabortondataMetricConfig{}, InspectorPodTcpexttcpabortonlingerMetricConfig{}, InspectorPodTcpexttcpabortonmemoryMetricConfig{}, InspectorPodTcpexttcpabortontimeoutMetricConfig{}, InspectorPodTcpexttcpackskippedchallengeMetricConfig{}, InspectorPodTcpexttcpackskippedfinwait2MetricConfig{}, InspectorPodTcpexttcpackskippedpawsMetricConfig{}, InspectorPodTcpexttcpackskippedseqMetricConfig{}, InspectorPodTcpexttcpackskippedsynrecvMetricConfig{}, InspectorPodTcpexttcpackskippedtimewaitMetricConfig{}, InspectorPodTcpexttcpfastretransMetricConfig{}, InspectorPodTcpexttcprcvqdropMetricConfig{}, InspectorPodTcpexttcpretransfailMetricConfig{}, InspectorPodTcpexttcpsynretransMetricConfig{}, InspectorPodTcpexttcptimeoutsMetricConfig{}, InspectorPodTcpoutrstsMetricConfig{}, InspectorPodTcppassiveopenesMetricConfig{}, InspectorPodTcppassiveopensMetricConfig{}, InspectorPodTcpresetMetricConfig{}, InspectorPodTcpretranssegsMetricConfig{}, InspectorPodTcpsummarytcpestablishedconnMetricConfig{}, InspectorPodTcpsummarytcprxqueueMetricConfig{}, InspectorPodTcpsummarytcptimewaitconnMetricConfig{}, InspectorPodTcpsummarytcptxqueueMetricConfig{}, InspectorPodTotallossMetricConfig{}, InspectorPodUdpignoredmultiMetricConfig{}, InspectorPodUdpincsumerrorsMetricConfig{}, InspectorPodUdpindatagramsMetricConfig{}, InspectorPodUdpinerrorsMetricConfig{}, InspectorPodUdpnoportsMetricConfig{}, InspectorPodUdpoutdatagramsMetricConfig{}, InspectorPodUdprcvbuferrorsMetricConfig{}, InspectorPodUdpsndbuferrorsMetricConfig{}, ResourceAttributeConfig{}))
 			require.Emptyf(t, diff, "Config mismatch (-expected +actual):\n%s", diff)
 		})
 	}

@@ -58,6 +58,27 @@ var MetricsInfo = metricsInfo{
 	InspectorPodAbnormalalloss: metricInfo{
 		Name: "inspector_pod_abnormalalloss",
 	},
+	InspectorPodFdopenfd: metricInfo{
+		Name: "inspector_pod_fdopenfd",
+	},
+	InspectorPodFdopensocket: metricInfo{
+		Name: "inspector_pod_fdopensocket",
+	},
+	InspectorPodIoioreadbytes: metricInfo{
+		Name: "inspector_pod_ioioreadbytes",
+	},
+	InspectorPodIoioreadsyscall: metricInfo{
+		Name: "inspector_pod_ioioreadsyscall",
+	},
+	InspectorPodIoiowritebyres: metricInfo{
+		Name: "inspector_pod_ioiowritebyres",
+	},
+	InspectorPodIoiowritebytes: metricInfo{
+		Name: "inspector_pod_ioiowritebytes",
+	},
+	InspectorPodIoiowritesyscall: metricInfo{
+		Name: "inspector_pod_ioiowritesyscall",
+	},
 	InspectorPodPacketlossAbnormal: metricInfo{
 		Name: "inspector_pod_packetloss_abnormal",
 	},
@@ -153,6 +174,18 @@ var MetricsInfo = metricsInfo{
 	InspectorPodTcpretranssegs: metricInfo{
 		Name: "inspector_pod_tcpretranssegs",
 	},
+	InspectorPodTcpsummarytcpestablishedconn: metricInfo{
+		Name: "inspector_pod_tcpsummarytcpestablishedconn",
+	},
+	InspectorPodTcpsummarytcprxqueue: metricInfo{
+		Name: "inspector_pod_tcpsummarytcprxqueue",
+	},
+	InspectorPodTcpsummarytcptimewaitconn: metricInfo{
+		Name: "inspector_pod_tcpsummarytcptimewaitconn",
+	},
+	InspectorPodTcpsummarytcptxqueue: metricInfo{
+		Name: "inspector_pod_tcpsummarytcptxqueue",
+	},
 	InspectorPodTotalloss: metricInfo{
 		Name: "inspector_pod_totalloss",
 	},
@@ -184,6 +217,13 @@ var MetricsInfo = metricsInfo{
 
 type metricsInfo struct {
 	InspectorPodAbnormalalloss               metricInfo
+	InspectorPodFdopenfd                     metricInfo
+	InspectorPodFdopensocket                 metricInfo
+	InspectorPodIoioreadbytes                metricInfo
+	InspectorPodIoioreadsyscall              metricInfo
+	InspectorPodIoiowritebyres               metricInfo
+	InspectorPodIoiowritebytes               metricInfo
+	InspectorPodIoiowritesyscall             metricInfo
 	InspectorPodPacketlossAbnormal           metricInfo
 	InspectorPodPacketlossByReason           metricInfo
 	InspectorPodPacketlossTotal              metricInfo
@@ -215,6 +255,10 @@ type metricsInfo struct {
 	InspectorPodTcppassiveopens              metricInfo
 	InspectorPodTcpreset                     metricInfo
 	InspectorPodTcpretranssegs               metricInfo
+	InspectorPodTcpsummarytcpestablishedconn metricInfo
+	InspectorPodTcpsummarytcprxqueue         metricInfo
+	InspectorPodTcpsummarytcptimewaitconn    metricInfo
+	InspectorPodTcpsummarytcptxqueue         metricInfo
 	InspectorPodTotalloss                    metricInfo
 	InspectorPodUdpignoredmulti              metricInfo
 	InspectorPodUdpincsumerrors              metricInfo
@@ -275,6 +319,366 @@ func (m *metricInspectorPodAbnormalalloss) emit(metrics pmetric.MetricSlice) {
 
 func newMetricInspectorPodAbnormalalloss(cfg InspectorPodAbnormalallossMetricConfig) metricInspectorPodAbnormalalloss {
 	m := metricInspectorPodAbnormalalloss{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodFdopenfd struct {
+	data     pmetric.Metric                   // data buffer for generated metric.
+	config   InspectorPodFdopenfdMetricConfig // metric config provided by user.
+	capacity int                              // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_fdopenfd metric with initial data.
+func (m *metricInspectorPodFdopenfd) init() {
+	m.data.SetName("inspector_pod_fdopenfd")
+	m.data.SetDescription("File descriptors open in all processes of the pod.")
+	m.data.SetUnit("{fd}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorPodFdopenfd) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodFdopenfd) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodFdopenfd) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodFdopenfd(cfg InspectorPodFdopenfdMetricConfig) metricInspectorPodFdopenfd {
+	m := metricInspectorPodFdopenfd{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodFdopensocket struct {
+	data     pmetric.Metric                       // data buffer for generated metric.
+	config   InspectorPodFdopensocketMetricConfig // metric config provided by user.
+	capacity int                                  // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_fdopensocket metric with initial data.
+func (m *metricInspectorPodFdopensocket) init() {
+	m.data.SetName("inspector_pod_fdopensocket")
+	m.data.SetDescription("File descriptors of those that are sockets.")
+	m.data.SetUnit("{fd}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorPodFdopensocket) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodFdopensocket) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodFdopensocket) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodFdopensocket(cfg InspectorPodFdopensocketMetricConfig) metricInspectorPodFdopensocket {
+	m := metricInspectorPodFdopensocket{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodIoioreadbytes struct {
+	data     pmetric.Metric                        // data buffer for generated metric.
+	config   InspectorPodIoioreadbytesMetricConfig // metric config provided by user.
+	capacity int                                   // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_ioioreadbytes metric with initial data.
+func (m *metricInspectorPodIoioreadbytes) init() {
+	m.data.SetName("inspector_pod_ioioreadbytes")
+	m.data.SetDescription("Bytes that the pod's processes read from file systems (block devices mostly).")
+	m.data.SetUnit("By")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodIoioreadbytes) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodIoioreadbytes) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodIoioreadbytes) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodIoioreadbytes(cfg InspectorPodIoioreadbytesMetricConfig) metricInspectorPodIoioreadbytes {
+	m := metricInspectorPodIoioreadbytes{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodIoioreadsyscall struct {
+	data     pmetric.Metric                          // data buffer for generated metric.
+	config   InspectorPodIoioreadsyscallMetricConfig // metric config provided by user.
+	capacity int                                     // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_ioioreadsyscall metric with initial data.
+func (m *metricInspectorPodIoioreadsyscall) init() {
+	m.data.SetName("inspector_pod_ioioreadsyscall")
+	m.data.SetDescription("Read system calls (read, pread, ...) of the pod's processes.")
+	m.data.SetUnit("{call}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodIoioreadsyscall) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodIoioreadsyscall) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodIoioreadsyscall) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodIoioreadsyscall(cfg InspectorPodIoioreadsyscallMetricConfig) metricInspectorPodIoioreadsyscall {
+	m := metricInspectorPodIoioreadsyscall{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodIoiowritebyres struct {
+	data     pmetric.Metric                         // data buffer for generated metric.
+	config   InspectorPodIoiowritebyresMetricConfig // metric config provided by user.
+	capacity int                                    // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_ioiowritebyres metric with initial data.
+func (m *metricInspectorPodIoiowritebyres) init() {
+	m.data.SetName("inspector_pod_ioiowritebyres")
+	m.data.SetDescription("Bytes that the pod's processes wrote to file systems (documented spelling of inspector_pod_ioiowritebytes).")
+	m.data.SetUnit("By")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodIoiowritebyres) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodIoiowritebyres) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodIoiowritebyres) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodIoiowritebyres(cfg InspectorPodIoiowritebyresMetricConfig) metricInspectorPodIoiowritebyres {
+	m := metricInspectorPodIoiowritebyres{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodIoiowritebytes struct {
+	data     pmetric.Metric                         // data buffer for generated metric.
+	config   InspectorPodIoiowritebytesMetricConfig // metric config provided by user.
+	capacity int                                    // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_ioiowritebytes metric with initial data.
+func (m *metricInspectorPodIoiowritebytes) init() {
+	m.data.SetName("inspector_pod_ioiowritebytes")
+	m.data.SetDescription("Bytes that the pod's processes wrote to file systems.")
+	m.data.SetUnit("By")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodIoiowritebytes) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodIoiowritebytes) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodIoiowritebytes) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodIoiowritebytes(cfg InspectorPodIoiowritebytesMetricConfig) metricInspectorPodIoiowritebytes {
+	m := metricInspectorPodIoiowritebytes{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodIoiowritesyscall struct {
+	data     pmetric.Metric                           // data buffer for generated metric.
+	config   InspectorPodIoiowritesyscallMetricConfig // metric config provided by user.
+	capacity int                                      // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_ioiowritesyscall metric with initial data.
+func (m *metricInspectorPodIoiowritesyscall) init() {
+	m.data.SetName("inspector_pod_ioiowritesyscall")
+	m.data.SetDescription("Write system calls of the pod's processes.")
+	m.data.SetUnit("{call}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodIoiowritesyscall) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodIoiowritesyscall) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodIoiowritesyscall) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodIoiowritesyscall(cfg InspectorPodIoiowritesyscallMetricConfig) metricInspectorPodIoiowritesyscall {
+	m := metricInspectorPodIoiowritesyscall{config: cfg}
 
 	if cfg.Enabled {
 		m.data = pmetric.NewMetric()
@@ -1974,6 +2378,206 @@ func newMetricInspectorPodTcpretranssegs(cfg InspectorPodTcpretranssegsMetricCon
 	return m
 }
 
+type metricInspectorPodTcpsummarytcpestablishedconn struct {
+	data     pmetric.Metric                                       // data buffer for generated metric.
+	config   InspectorPodTcpsummarytcpestablishedconnMetricConfig // metric config provided by user.
+	capacity int                                                  // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_tcpsummarytcpestablishedconn metric with initial data.
+func (m *metricInspectorPodTcpsummarytcpestablishedconn) init() {
+	m.data.SetName("inspector_pod_tcpsummarytcpestablishedconn")
+	m.data.SetDescription("TCP connections in ESTABLISHED.")
+	m.data.SetUnit("{connection}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorPodTcpsummarytcpestablishedconn) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodTcpsummarytcpestablishedconn) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodTcpsummarytcpestablishedconn) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodTcpsummarytcpestablishedconn(cfg InspectorPodTcpsummarytcpestablishedconnMetricConfig) metricInspectorPodTcpsummarytcpestablishedconn {
+	m := metricInspectorPodTcpsummarytcpestablishedconn{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodTcpsummarytcprxqueue struct {
+	data     pmetric.Metric                               // data buffer for generated metric.
+	config   InspectorPodTcpsummarytcprxqueueMetricConfig // metric config provided by user.
+	capacity int                                          // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_tcpsummarytcprxqueue metric with initial data.
+func (m *metricInspectorPodTcpsummarytcprxqueue) init() {
+	m.data.SetName("inspector_pod_tcpsummarytcprxqueue")
+	m.data.SetDescription("Bytes in the receive queues of connections in ESTABLISHED.")
+	m.data.SetUnit("By")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorPodTcpsummarytcprxqueue) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodTcpsummarytcprxqueue) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodTcpsummarytcprxqueue) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodTcpsummarytcprxqueue(cfg InspectorPodTcpsummarytcprxqueueMetricConfig) metricInspectorPodTcpsummarytcprxqueue {
+	m := metricInspectorPodTcpsummarytcprxqueue{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodTcpsummarytcptimewaitconn struct {
+	data     pmetric.Metric                                    // data buffer for generated metric.
+	config   InspectorPodTcpsummarytcptimewaitconnMetricConfig // metric config provided by user.
+	capacity int                                               // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_tcpsummarytcptimewaitconn metric with initial data.
+func (m *metricInspectorPodTcpsummarytcptimewaitconn) init() {
+	m.data.SetName("inspector_pod_tcpsummarytcptimewaitconn")
+	m.data.SetDescription("TCP connections in TIME_WAIT.")
+	m.data.SetUnit("{connection}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorPodTcpsummarytcptimewaitconn) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodTcpsummarytcptimewaitconn) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodTcpsummarytcptimewaitconn) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodTcpsummarytcptimewaitconn(cfg InspectorPodTcpsummarytcptimewaitconnMetricConfig) metricInspectorPodTcpsummarytcptimewaitconn {
+	m := metricInspectorPodTcpsummarytcptimewaitconn{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodTcpsummarytcptxqueue struct {
+	data     pmetric.Metric                               // data buffer for generated metric.
+	config   InspectorPodTcpsummarytcptxqueueMetricConfig // metric config provided by user.
+	capacity int                                          // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_tcpsummarytcptxqueue metric with initial data.
+func (m *metricInspectorPodTcpsummarytcptxqueue) init() {
+	m.data.SetName("inspector_pod_tcpsummarytcptxqueue")
+	m.data.SetDescription("Bytes in the send queues of connections in ESTABLISHED.")
+	m.data.SetUnit("By")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorPodTcpsummarytcptxqueue) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodTcpsummarytcptxqueue) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodTcpsummarytcptxqueue) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodTcpsummarytcptxqueue(cfg InspectorPodTcpsummarytcptxqueueMetricConfig) metricInspectorPodTcpsummarytcptxqueue {
+	m := metricInspectorPodTcpsummarytcptxqueue{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 type metricInspectorPodTotalloss struct {
 	data     pmetric.Metric                    // data buffer for generated metric.
 	config   InspectorPodTotallossMetricConfig // metric config provided by user.
@@ -2453,6 +3057,13 @@ type MetricsBuilder struct {
 	resourceAttributeIncludeFilter                 map[string]filter.Filter
 	resourceAttributeExcludeFilter                 map[string]filter.Filter
 	metricInspectorPodAbnormalalloss               metricInspectorPodAbnormalalloss
+	metricInspectorPodFdopenfd                     metricInspectorPodFdopenfd
+	metricInspectorPodFdopensocket                 metricInspectorPodFdopensocket
+	metricInspectorPodIoioreadbytes                metricInspectorPodIoioreadbytes
+	metricInspectorPodIoioreadsyscall              metricInspectorPodIoioreadsyscall
+	metricInspectorPodIoiowritebyres               metricInspectorPodIoiowritebyres
+	metricInspectorPodIoiowritebytes               metricInspectorPodIoiowritebytes
+	metricInspectorPodIoiowritesyscall             metricInspectorPodIoiowritesyscall
 	metricInspectorPodPacketlossAbnormal           metricInspectorPodPacketlossAbnormal
 	metricInspectorPodPacketlossByReason           metricInspectorPodPacketlossByReason
 	metricInspectorPodPacketlossTotal              metricInspectorPodPacketlossTotal
@@ -2484,6 +3095,10 @@ type MetricsBuilder struct {
 	metricInspectorPodTcppassiveopens              metricInspectorPodTcppassiveopens
 	metricInspectorPodTcpreset                     metricInspectorPodTcpreset
 	metricInspectorPodTcpretranssegs               metricInspectorPodTcpretranssegs
+	metricInspectorPodTcpsummarytcpestablishedconn metricInspectorPodTcpsummarytcpestablishedconn
+	metricInspectorPodTcpsummarytcprxqueue         metricInspectorPodTcpsummarytcprxqueue
+	metricInspectorPodTcpsummarytcptimewaitconn    metricInspectorPodTcpsummarytcptimewaitconn
+	metricInspectorPodTcpsummarytcptxqueue         metricInspectorPodTcpsummarytcptxqueue
 	metricInspectorPodTotalloss                    metricInspectorPodTotalloss
 	metricInspectorPodUdpignoredmulti              metricInspectorPodUdpignoredmulti
 	metricInspectorPodUdpincsumerrors              metricInspectorPodUdpincsumerrors
@@ -2519,6 +3134,13 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricsBuffer:                                  pmetric.NewMetrics(),
 		buildInfo:                                      settings.BuildInfo,
 		metricInspectorPodAbnormalalloss:               newMetricInspectorPodAbnormalalloss(mbc.Metrics.InspectorPodAbnormalalloss),
+		metricInspectorPodFdopenfd:                     newMetricInspectorPodFdopenfd(mbc.Metrics.InspectorPodFdopenfd),
+		metricInspectorPodFdopensocket:                 newMetricInspectorPodFdopensocket(mbc.Metrics.InspectorPodFdopensocket),
+		metricInspectorPodIoioreadbytes:                newMetricInspectorPodIoioreadbytes(mbc.Metrics.InspectorPodIoioreadbytes),
+		metricInspectorPodIoioreadsyscall:              newMetricInspectorPodIoioreadsyscall(mbc.Metrics.InspectorPodIoioreadsyscall),
+		metricInspectorPodIoiowritebyres:               newMetricInspectorPodIoiowritebyres(mbc.Metrics.InspectorPodIoiowritebyres),
+		metricInspectorPodIoiowritebytes:               newMetricInspectorPodIoiowritebytes(mbc.Metrics.InspectorPodIoiowritebytes),
+		metricInspectorPodIoiowritesyscall:             newMetricInspectorPodIoiowritesyscall(mbc.Metrics.InspectorPodIoiowritesyscall),
 		metricInspectorPodPacketlossAbnormal:           newMetricInspectorPodPacketlossAbnormal(mbc.Metrics.InspectorPodPacketlossAbnormal),
 		metricInspectorPodPacketlossByReason:           newMetricInspectorPodPacketlossByReason(mbc.Metrics.InspectorPodPacketlossByReason),
 		metricInspectorPodPacketlossTotal:              newMetricInspectorPodPacketlossTotal(mbc.Metrics.InspectorPodPacketlossTotal),
@@ -2550,6 +3172,10 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricInspectorPodTcppassiveopens:              newMetricInspectorPodTcppassiveopens(mbc.Metrics.InspectorPodTcppassiveopens),
 		metricInspectorPodTcpreset:                     newMetricInspectorPodTcpreset(mbc.Metrics.InspectorPodTcpreset),
 		metricInspectorPodTcpretranssegs:               newMetricInspectorPodTcpretranssegs(mbc.Metrics.InspectorPodTcpretranssegs),
+		metricInspectorPodTcpsummarytcpestablishedconn: newMetricInspectorPodTcpsummarytcpestablishedconn(mbc.Metrics.InspectorPodTcpsummarytcpestablishedconn),
+		metricInspectorPodTcpsummarytcprxqueue:         newMetricInspectorPodTcpsummarytcprxqueue(mbc.Metrics.InspectorPodTcpsummarytcprxqueue),
+		metricInspectorPodTcpsummarytcptimewaitconn:    newMetricInspectorPodTcpsummarytcptimewaitconn(mbc.Metrics.InspectorPodTcpsummarytcptimewaitconn),
+		metricInspectorPodTcpsummarytcptxqueue:         newMetricInspectorPodTcpsummarytcptxqueue(mbc.Metrics.InspectorPodTcpsummarytcptxqueue),
 		metricInspectorPodTotalloss:                    newMetricInspectorPodTotalloss(mbc.Metrics.InspectorPodTotalloss),
 		metricInspectorPodUdpignoredmulti:              newMetricInspectorPodUdpignoredmulti(mbc.Metrics.InspectorPodUdpignoredmulti),
 		metricInspectorPodUdpincsumerrors:              newMetricInspectorPodUdpincsumerrors(mbc.Metrics.InspectorPodUdpincsumerrors),
@@ -2675,6 +3301,13 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	ils.Scope().SetVersion(mb.buildInfo.Version)
 	ils.Metrics().EnsureCapacity(mb.metricsCapacity)
 	mb.metricInspectorPodAbnormalalloss.emit(ils.Metrics())
+	mb.metricInspectorPodFdopenfd.emit(ils.Metrics())
+	mb.metricInspectorPodFdopensocket.emit(ils.Metrics())
+	mb.metricInspectorPodIoioreadbytes.emit(ils.Metrics())
+	mb.metricInspectorPodIoioreadsyscall.emit(ils.Metrics())
+	mb.metricInspectorPodIoiowritebyres.emit(ils.Metrics())
+	mb.metricInspectorPodIoiowritebytes.emit(ils.Metrics())
+	mb.metricInspectorPodIoiowritesyscall.emit(ils.Metrics())
 	mb.metricInspectorPodPacketlossAbnormal.emit(ils.Metrics())
 	mb.metricInspectorPodPacketlossByReason.emit(ils.Metrics())
 	mb.metricInspectorPodPacketlossTotal.emit(ils.Metrics())
@@ -2706,6 +3339,10 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricInspectorPodTcppassiveopens.emit(ils.Metrics())
 	mb.metricInspectorPodTcpreset.emit(ils.Metrics())
 	mb.metricInspectorPodTcpretranssegs.emit(ils.Metrics())
+	mb.metricInspectorPodTcpsummarytcpestablishedconn.emit(ils.Metrics())
+	mb.metricInspectorPodTcpsummarytcprxqueue.emit(ils.Metrics())
+	mb.metricInspectorPodTcpsummarytcptimewaitconn.emit(ils.Metrics())
+	mb.metricInspectorPodTcpsummarytcptxqueue.emit(ils.Metrics())
 	mb.metricInspectorPodTotalloss.emit(ils.Metrics())
 	mb.metricInspectorPodUdpignoredmulti.emit(ils.Metrics())
 	mb.metricInspectorPodUdpincsumerrors.emit(ils.Metrics())
@@ -2749,6 +3386,41 @@ func (mb *MetricsBuilder) Emit(options ...ResourceMetricsOption) pmetric.Metrics
 // RecordInspectorPodAbnormalallossDataPoint adds a data point to inspector_pod_abnormalalloss metric.
 func (mb *MetricsBuilder) RecordInspectorPodAbnormalallossDataPoint(ts pcommon.Timestamp, val int64) {
 	mb.metricInspectorPodAbnormalalloss.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodFdopenfdDataPoint adds a data point to inspector_pod_fdopenfd metric.
+func (mb *MetricsBuilder) RecordInspectorPodFdopenfdDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodFdopenfd.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodFdopensocketDataPoint adds a data point to inspector_pod_fdopensocket metric.
+func (mb *MetricsBuilder) RecordInspectorPodFdopensocketDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodFdopensocket.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodIoioreadbytesDataPoint adds a data point to inspector_pod_ioioreadbytes metric.
+func (mb *MetricsBuilder) RecordInspectorPodIoioreadbytesDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodIoioreadbytes.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodIoioreadsyscallDataPoint adds a data point to inspector_pod_ioioreadsyscall metric.
+func (mb *MetricsBuilder) RecordInspectorPodIoioreadsyscallDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodIoioreadsyscall.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodIoiowritebyresDataPoint adds a data point to inspector_pod_ioiowritebyres metric.
+func (mb *MetricsBuilder) RecordInspectorPodIoiowritebyresDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodIoiowritebyres.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodIoiowritebytesDataPoint adds a data point to inspector_pod_ioiowritebytes metric.
+func (mb *MetricsBuilder) RecordInspectorPodIoiowritebytesDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodIoiowritebytes.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodIoiowritesyscallDataPoint adds a data point to inspector_pod_ioiowritesyscall metric.
+func (mb *MetricsBuilder) RecordInspectorPodIoiowritesyscallDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodIoiowritesyscall.recordDataPoint(mb.startTime, ts, val)
 }
 
 // RecordInspectorPodPacketlossAbnormalDataPoint adds a data point to inspector_pod_packetloss_abnormal metric.
@@ -2904,6 +3576,26 @@ func (mb *MetricsBuilder) RecordInspectorPodTcpresetDataPoint(ts pcommon.Timesta
 // RecordInspectorPodTcpretranssegsDataPoint adds a data point to inspector_pod_tcpretranssegs metric.
 func (mb *MetricsBuilder) RecordInspectorPodTcpretranssegsDataPoint(ts pcommon.Timestamp, val int64) {
 	mb.metricInspectorPodTcpretranssegs.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodTcpsummarytcpestablishedconnDataPoint adds a data point to inspector_pod_tcpsummarytcpestablishedconn metric.
+func (mb *MetricsBuilder) RecordInspectorPodTcpsummarytcpestablishedconnDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodTcpsummarytcpestablishedconn.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodTcpsummarytcprxqueueDataPoint adds a data point to inspector_pod_tcpsummarytcprxqueue metric.
+func (mb *MetricsBuilder) RecordInspectorPodTcpsummarytcprxqueueDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodTcpsummarytcprxqueue.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodTcpsummarytcptimewaitconnDataPoint adds a data point to inspector_pod_tcpsummarytcptimewaitconn metric.
+func (mb *MetricsBuilder) RecordInspectorPodTcpsummarytcptimewaitconnDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodTcpsummarytcptimewaitconn.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodTcpsummarytcptxqueueDataPoint adds a data point to inspector_pod_tcpsummarytcptxqueue metric.
+func (mb *MetricsBuilder) RecordInspectorPodTcpsummarytcptxqueueDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodTcpsummarytcptxqueue.recordDataPoint(mb.startTime, ts, val)
 }
 
 // RecordInspectorPodTotallossDataPoint adds a data point to inspector_pod_totalloss metric.

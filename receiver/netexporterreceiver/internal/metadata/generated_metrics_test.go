@@ -82,6 +82,27 @@ func TestMetricsBuilder(t *testing.T) {
 			mb.RecordInspectorPodAbnormalallossDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordInspectorPodFdopenfdDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodFdopensocketDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodIoioreadbytesDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodIoioreadsyscallDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodIoiowritebyresDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodIoiowritebytesDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodIoiowritesyscallDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordInspectorPodPacketlossAbnormalDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
@@ -181,6 +202,18 @@ func TestMetricsBuilder(t *testing.T) {
 			mb.RecordInspectorPodTcpretranssegsDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordInspectorPodTcpsummarytcpestablishedconnDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodTcpsummarytcprxqueueDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodTcpsummarytcptimewaitconnDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodTcpsummarytcptxqueueDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordInspectorPodTotallossDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
@@ -254,6 +287,100 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
 					assert.Equal(t, "Packets dropped by the kernel for reasons other than the packet itself (integrity, checksum) (documented spelling of inspector_pod_packetloss_abnormal).", mi.Description())
 					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_fdopenfd":
+					assert.False(t, validatedMetrics["inspector_pod_fdopenfd"], "Found a duplicate in the metrics slice: inspector_pod_fdopenfd")
+					validatedMetrics["inspector_pod_fdopenfd"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "File descriptors open in all processes of the pod.", mi.Description())
+					assert.Equal(t, "{fd}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_fdopensocket":
+					assert.False(t, validatedMetrics["inspector_pod_fdopensocket"], "Found a duplicate in the metrics slice: inspector_pod_fdopensocket")
+					validatedMetrics["inspector_pod_fdopensocket"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "File descriptors of those that are sockets.", mi.Description())
+					assert.Equal(t, "{fd}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_ioioreadbytes":
+					assert.False(t, validatedMetrics["inspector_pod_ioioreadbytes"], "Found a duplicate in the metrics slice: inspector_pod_ioioreadbytes")
+					validatedMetrics["inspector_pod_ioioreadbytes"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Bytes that the pod's processes read from file systems (block devices mostly).", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_ioioreadsyscall":
+					assert.False(t, validatedMetrics["inspector_pod_ioioreadsyscall"], "Found a duplicate in the metrics slice: inspector_pod_ioioreadsyscall")
+					validatedMetrics["inspector_pod_ioioreadsyscall"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Read system calls (read, pread, ...) of the pod's processes.", mi.Description())
+					assert.Equal(t, "{call}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_ioiowritebyres":
+					assert.False(t, validatedMetrics["inspector_pod_ioiowritebyres"], "Found a duplicate in the metrics slice: inspector_pod_ioiowritebyres")
+					validatedMetrics["inspector_pod_ioiowritebyres"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Bytes that the pod's processes wrote to file systems (documented spelling of inspector_pod_ioiowritebytes).", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_ioiowritebytes":
+					assert.False(t, validatedMetrics["inspector_pod_ioiowritebytes"], "Found a duplicate in the metrics slice: inspector_pod_ioiowritebytes")
+					validatedMetrics["inspector_pod_ioiowritebytes"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Bytes that the pod's processes wrote to file systems.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_ioiowritesyscall":
+					assert.False(t, validatedMetrics["inspector_pod_ioiowritesyscall"], "Found a duplicate in the metrics slice: inspector_pod_ioiowritesyscall")
+					validatedMetrics["inspector_pod_ioiowritesyscall"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Write system calls of the pod's processes.", mi.Description())
+					assert.Equal(t, "{call}", mi.Unit())
 					assert.True(t, mi.Sum().IsMonotonic())
 					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
 					dp := mi.Sum().DataPoints().At(0)
@@ -754,6 +881,54 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.True(t, mi.Sum().IsMonotonic())
 					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
 					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_tcpsummarytcpestablishedconn":
+					assert.False(t, validatedMetrics["inspector_pod_tcpsummarytcpestablishedconn"], "Found a duplicate in the metrics slice: inspector_pod_tcpsummarytcpestablishedconn")
+					validatedMetrics["inspector_pod_tcpsummarytcpestablishedconn"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "TCP connections in ESTABLISHED.", mi.Description())
+					assert.Equal(t, "{connection}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_tcpsummarytcprxqueue":
+					assert.False(t, validatedMetrics["inspector_pod_tcpsummarytcprxqueue"], "Found a duplicate in the metrics slice: inspector_pod_tcpsummarytcprxqueue")
+					validatedMetrics["inspector_pod_tcpsummarytcprxqueue"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Bytes in the receive queues of connections in ESTABLISHED.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_tcpsummarytcptimewaitconn":
+					assert.False(t, validatedMetrics["inspector_pod_tcpsummarytcptimewaitconn"], "Found a duplicate in the metrics slice: inspector_pod_tcpsummarytcptimewaitconn")
+					validatedMetrics["inspector_pod_tcpsummarytcptimewaitconn"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "TCP connections in TIME_WAIT.", mi.Description())
+					assert.Equal(t, "{connection}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_tcpsummarytcptxqueue":
+					assert.False(t, validatedMetrics["inspector_pod_tcpsummarytcptxqueue"], "Found a duplicate in the metrics slice: inspector_pod_tcpsummarytcptxqueue")
+					validatedMetrics["inspector_pod_tcpsummarytcptxqueue"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Bytes in the send queues of connections in ESTABLISHED.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
 					assert.Equal(t, start, dp.StartTimestamp())
 					assert.Equal(t, ts, dp.Timestamp())
 					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())

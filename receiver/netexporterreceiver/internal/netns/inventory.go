@@ -39,6 +39,8 @@ type Inventory struct {
 	names    map[uint32]string // by inode
 	namesAge time.Time         // modification time of nameDir
 	tasks    []Task
+	counters []Counter
+	io       map[taskID]IO    // of the processes at the last pass
 	missing  map[ID]time.Time // what Lookup has looked for in vain
 }
 
@@ -47,13 +49,25 @@ type entry struct {
 	seen  time.Time // when the last pass met it
 	tries int
 	// What the processes were when tries was 0.
-	firstTask Task
+	firstTask taskID
 	taskCount int
+	// io is what the processes of the namespace have read and written, those that have ended and
+	// those before the first pass included. What a process does after its last pass is not seen.
+	io IO
 }
+
+// taskID is a process for as long as the host runs.
+type taskID struct {
+	tgid  int
+	start uint64
+}
+
+func (t Task) id() taskID { return taskID{t.TGID, t.Start} }
 
 // NewInventory returns an empty inventory of what source reads; root is the host's root directory
 // as this process sees it.
-func NewInventory(source Source, root string) *Inventory {
+// It fills in the counters of tasks among those that the source was asked for.
+func NewInventory(source Source, root string, counters []Counter) *Inventory {
 	return &Inventory{
 		source:   source,
 		procRoot: filepath.Join(root, "proc"),
@@ -61,6 +75,8 @@ func NewInventory(source Source, root string) *Inventory {
 		now:      time.Now,
 		entries:  map[ID]*entry{},
 		missing:  map[ID]time.Time{},
+		counters: counters,
+		io:       map[taskID]IO{},
 	}
 }
 
@@ -86,7 +102,9 @@ func (v *Inventory) update(rows []Row) error {
 	for _, t := range v.tasks {
 		byNetNS[t.NetNS] = append(byNetNS[t.NetNS], t)
 	}
-	for _, row := range rows {
+	done := v.ioSince()
+	for i := range rows {
+		row := &rows[i]
 		e := v.entries[row.ID]
 		if e == nil {
 			e = &entry{Namespace: Namespace{ID: row.ID}}
@@ -98,6 +116,8 @@ func (v *Inventory) update(rows []Row) error {
 		if !e.Host {
 			v.findOwner(e, byNetNS[row.ID])
 		}
+		e.io.add(done[row.ID])
+		v.fillUsage(row, e, byNetNS[row.ID])
 	}
 	for id, e := range v.entries {
 		if now.Sub(e.seen) > tombstone {
@@ -112,6 +132,39 @@ func (v *Inventory) update(rows []Row) error {
 	return errors.Join(hostErr, nameErr, taskErr)
 }
 
+// ioSince returns what the processes of each namespace have read and written since the last pass. A
+// process that has begun since has done all of it since.
+func (v *Inventory) ioSince() map[ID]IO {
+	done := map[ID]IO{}
+	now := make(map[taskID]IO, len(v.tasks))
+	for _, t := range v.tasks {
+		if t.Usage == (Usage{}) {
+			continue
+		}
+		sum := done[t.NetNS]
+		sum.add(t.Usage.IO.sub(v.io[t.id()]))
+		done[t.NetNS] = sum
+		now[t.id()] = t.Usage.IO
+	}
+	v.io = now
+	return done
+}
+
+// fillUsage fills the counters of tasks in.
+func (v *Inventory) fillUsage(row *Row, e *entry, tasks []Task) {
+	var usage Usage
+	for _, t := range tasks {
+		usage.FDs += t.Usage.FDs
+		usage.Sockets += t.Usage.Sockets
+	}
+	usage.IO = e.io
+	for i, c := range v.counters {
+		if c.Tasks != nil {
+			row.Values[i] = c.Tasks(&usage)
+		}
+	}
+}
+
 // findOwner asks the processes of a namespace, oldest first, whose they are.
 func (v *Inventory) findOwner(e *entry, tasks []Task) {
 	if e.PodUID != "" || e.ContainerID != "" || len(tasks) == 0 {
@@ -120,8 +173,8 @@ func (v *Inventory) findOwner(e *entry, tasks []Task) {
 	slices.SortFunc(tasks, func(a, b Task) int {
 		return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.TGID, b.TGID))
 	})
-	if tasks[0] != e.firstTask || len(tasks) != e.taskCount {
-		e.firstTask, e.taskCount, e.tries = tasks[0], len(tasks), 0
+	if tasks[0].id() != e.firstTask || len(tasks) != e.taskCount {
+		e.firstTask, e.taskCount, e.tries = tasks[0].id(), len(tasks), 0
 	}
 	if e.tries == ownerTries {
 		return

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/netexporter/netexporter/internal/kernel"
 )
 
 // fakeSource is a host of which a test decides what is on it.
@@ -28,7 +30,7 @@ func (f *fakeSource) Rows(rows []Row) ([]Row, error) {
 func (f *fakeSource) Serves() []bool                     { return nil }
 func (f *fakeSource) Tasks(tasks []Task) ([]Task, error) { return append(tasks, f.tasks...), nil }
 func (f *fakeSource) Host() (ID, error)                  { return f.host, nil }
-func (f *fakeSource) Variants() (rows, tasks string)     { return "fake", "fake" }
+func (f *fakeSource) Hooks() []kernel.Hook               { return nil }
 func (f *fakeSource) Close() error                       { return nil }
 
 type host struct {
@@ -40,7 +42,7 @@ type host struct {
 
 func newHost(t *testing.T) *host {
 	h := &host{fakeSource: &fakeSource{host: ID{1, 100}}, root: t.TempDir(), now: time.Unix(1000, 0)}
-	h.Inventory = NewInventory(h.fakeSource, h.root)
+	h.Inventory = NewInventory(h.fakeSource, h.root, nil)
 	h.Inventory.now = func() time.Time { return h.now }
 	h.fakeSource.rows = []Row{{ID: ID{1, 100}}}
 	return h

@@ -5,7 +5,11 @@
 // lives in them.
 package netns
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/netexporter/netexporter/internal/kernel"
+)
 
 // ID identifies a network namespace. The inode number is what users see and what the kernel
 // reuses; the cookie is never reused, and 0 on kernels before 5.12. The zero ID is no namespace.
@@ -27,14 +31,55 @@ type Namespace struct {
 	Owner
 }
 
-// Counter names a counter of a namespace in both places where the kernel keeps it.
+// Counter tells where a counter of a namespace is. Exactly one of MIB, Sockets and Tasks is set.
 type Counter struct {
 	// MIB is the member of the kernel's enum that indexes it: TCP_MIB_*, UDP_MIB_* or LINUX_MIB_*
 	// (include/uapi/linux/snmp.h). A UDP_MIB_* is the sum of IPv4 and IPv6.
 	MIB string
-	// Proc are its names in /proc/<pid>/net: snmp, netstat ("TcpExt.ListenDrops") and snmp6
-	// ("Udp6NoPorts"). Their sum is the counter.
+	// Proc are the names of a MIB counter in /proc/<pid>/net: snmp, netstat ("TcpExt.ListenDrops")
+	// and snmp6 ("Udp6NoPorts"). Their sum is the counter.
 	Proc []string
+	// Sockets takes it from the TCP sockets of the namespace.
+	Sockets func(*Sockets) uint64
+	// Tasks takes it from the processes in the namespace.
+	Tasks func(*Usage) uint64
+}
+
+// Sockets sums up the TCP sockets of a namespace, IPv4 and IPv6.
+type Sockets struct {
+	Established, TimeWait uint64
+	// Bytes in the queues of established connections.
+	TxQueue, RxQueue uint64
+}
+
+// Usage is what processes have and have done.
+type Usage struct {
+	// Open file descriptors, and those of them that are sockets.
+	FDs, Sockets uint64
+	IO           IO
+}
+
+// IO is what processes have read and written since they began, as /proc/<pid>/io tells: threads
+// that have ended included.
+type IO struct {
+	ReadCalls, WriteCalls uint64
+	// Bytes that storage was asked for.
+	ReadBytes, WriteBytes uint64
+}
+
+func (u *IO) add(v IO) {
+	u.ReadCalls += v.ReadCalls
+	u.WriteCalls += v.WriteCalls
+	u.ReadBytes += v.ReadBytes
+	u.WriteBytes += v.WriteBytes
+}
+
+// sub returns what has been done since before.
+func (u IO) sub(before IO) IO {
+	return IO{
+		u.ReadCalls - before.ReadCalls, u.WriteCalls - before.WriteCalls,
+		u.ReadBytes - before.ReadBytes, u.WriteBytes - before.WriteBytes,
+	}
 }
 
 // Row is one namespace with the counters that were asked for, in that order.
@@ -49,19 +94,30 @@ type Task struct {
 	TGID  int
 	// Start orders tasks by age; its unit depends on the source.
 	Start uint64
+	// Usage is that of the process; a thread has none.
+	Usage Usage
 }
 
 // Source reads the namespaces of the host.
 type Source interface {
-	// Rows appends one row for every namespace to rows, whose values it may reuse.
+	// Rows appends one row for every namespace to rows, whose values it may reuse. Counters of
+	// tasks are left for who reads the tasks.
 	Rows(rows []Row) ([]Row, error)
-	// Serves tells for each counter that was asked for whether this kernel has it.
+	// Serves tells for each counter that was asked for whether it can be had on this kernel.
 	Serves() []bool
 	// Tasks appends all tasks to tasks.
 	Tasks(tasks []Task) ([]Task, error)
 	// Host returns the namespace of the host.
 	Host() (ID, error)
-	// Variants returns the mechanism behind Rows and that behind Tasks.
-	Variants() (rows, tasks string)
+	// Hooks returns the mechanisms behind the rows, the counters of sockets and the tasks, as hooks
+	// HookNamespaces, HookSockets and HookTasks.
+	Hooks() []kernel.Hook
 	Close() error
 }
+
+// The hooks of a Source.
+const (
+	HookNamespaces = "namespaces"
+	HookSockets    = "sockets"
+	HookTasks      = "tasks"
+)

@@ -9,24 +9,30 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
+	"github.com/netexporter/netexporter/internal/kernel"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/procfs"
 )
 
 // proc reads namespaces from /proc, for kernels that cannot run the pass. It sees only namespaces
 // that have a process, and knows no cookies.
 type proc struct {
-	root     string
-	counters []Counter
+	root       string
+	counters   []Counter
+	wantsTasks bool
 }
 
 // NewProc returns a Source that reads the files of procRoot, /proc of the host: several files a
 // namespace and a process each time.
 func NewProc(procRoot string, counters []Counter) Source { return newProc(procRoot, counters) }
 
-func newProc(root string, counters []Counter) *proc { return &proc{root, counters} }
+func newProc(root string, counters []Counter) *proc {
+	return &proc{root, counters, slices.ContainsFunc(counters, func(c Counter) bool { return c.Tasks != nil })}
+}
 
 func (p *proc) inode(path string) (uint32, error) {
 	info, err := os.Stat(filepath.Join(p.root, path))
@@ -63,9 +69,39 @@ func (p *proc) Tasks(tasks []Task) ([]Task, error) {
 		if err != nil {
 			continue
 		}
-		tasks = append(tasks, Task{NetNS: ID{Inode: inode}, TGID: pid, Start: start})
+		task := Task{NetNS: ID{Inode: inode}, TGID: pid, Start: start}
+		if p.wantsTasks {
+			if task.Usage, err = p.usage(name); err != nil {
+				continue
+			}
+		}
+		tasks = append(tasks, task)
 	}
 	return tasks, nil
+}
+
+// usage reads /proc/<pid>/fd and /proc/<pid>/io.
+func (p *proc) usage(pid string) (Usage, error) {
+	files, err := os.ReadDir(filepath.Join(p.root, pid, "fd"))
+	if err != nil {
+		return Usage{}, err
+	}
+	u := Usage{FDs: uint64(len(files))}
+	for _, f := range files {
+		if target, err := os.Readlink(filepath.Join(p.root, pid, "fd", f.Name())); err == nil && strings.HasPrefix(target, "socket:") {
+			u.Sockets++
+		}
+	}
+	io, err := os.ReadFile(filepath.Join(p.root, pid, "io"))
+	if errors.Is(err, os.ErrNotExist) {
+		return u, nil // a kernel without CONFIG_TASK_IO_ACCOUNTING
+	}
+	if err != nil {
+		return u, err
+	}
+	values := procfs.ParseIO(io)
+	u.IO = IO{values["syscr"], values["syscw"], values["read_bytes"], values["write_bytes"]}
+	return u, nil
 }
 
 // startTime returns field 22 of /proc/<pid>/stat, clock ticks since boot, proc_pid_stat(5).
@@ -123,11 +159,12 @@ func (p *proc) Rows(rows []Row) ([]Row, error) {
 	return rows, errors.Join(errs...)
 }
 
-// Serves is true for all: a counter that the kernel lacks reads as 0.
+// Serves is false for counters of sockets: /proc/net/tcp walks the hash table of the whole host for
+// each namespace, about 4 ms each time. A MIB counter that the kernel lacks reads as 0.
 func (p *proc) Serves() []bool {
 	serves := make([]bool, len(p.counters))
-	for i := range serves {
-		serves[i] = true
+	for i, c := range p.counters {
+		serves[i] = c.Sockets == nil
 	}
 	return serves
 }
@@ -142,6 +179,12 @@ func (p *proc) Host() (ID, error) {
 	return ID{}, fmt.Errorf("no process in %s shows its network namespace", p.root)
 }
 
-func (p *proc) Variants() (rows, tasks string) { return "procfs", "procfs" }
+func (p *proc) Hooks() []kernel.Hook {
+	return []kernel.Hook{
+		{Name: HookNamespaces, Variant: "procfs"},
+		{Name: HookSockets, Variant: kernel.NoVariant, Err: errors.New("/proc/net/tcp would take milliseconds for each namespace")},
+		{Name: HookTasks, Variant: "procfs"},
+	}
+}
 
 func (p *proc) Close() error { return nil }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -26,12 +27,17 @@ func MIBPrefixes() []string { return []string{"TCP_MIB_", "UDP_MIB_", "LINUX_MIB
 type walk struct {
 	kernel *kernel.Kernel
 	proc   *proc
+	// What takes each counter from a record; nil for what the kernel does not have and for counters
+	// of tasks.
 	read   []func(*bpf.NetnsNetnsRecord) uint64
+	wanted []Counter
 
 	object   *kernel.Object
 	memory   *ebpf.Memory
 	capacity uint32
 	records  []bpf.NetnsNetnsRecord
+	// nets are the keys of the map slots.
+	nets map[uint64]bool
 }
 
 // initialCapacity is the number of namespaces that there is room for at first.
@@ -41,7 +47,7 @@ const initialCapacity = 256
 // one pass within the kernel. procRoot is where the host's /proc is. It fails where the kernel
 // cannot run the pass.
 func NewWalk(k *kernel.Kernel, procRoot string, counters []Counter) (Source, error) {
-	w := &walk{kernel: k, proc: newProc(procRoot, nil), capacity: initialCapacity}
+	w := &walk{kernel: k, proc: newProc(procRoot, counters), wanted: counters, capacity: initialCapacity}
 	for _, c := range counters {
 		w.read = append(w.read, reader(k, c))
 	}
@@ -53,6 +59,14 @@ func NewWalk(k *kernel.Kernel, procRoot string, counters []Counter) (Source, err
 
 // reader returns what takes a counter from a record, nil if this kernel does not have it.
 func reader(k *kernel.Kernel, c Counter) func(*bpf.NetnsNetnsRecord) uint64 {
+	if c.Tasks != nil {
+		return nil
+	}
+	if c.Sockets != nil {
+		return func(r *bpf.NetnsNetnsRecord) uint64 {
+			return c.Sockets(&Sockets{r.Sockets.Established, r.Sockets.TimeWait, r.Sockets.TxQueue, r.Sockets.RxQueue})
+		}
+	}
 	index, ok := k.Value(c.MIB)
 	if !ok {
 		return nil
@@ -84,7 +98,11 @@ func (w *walk) open() (err error) {
 		return fmt.Errorf("load netns: %d possible CPUs are more than %d", cpus, len(tables))
 	}
 	spec.Maps[bpf.NetnsMapRecords].MaxEntries = w.capacity
+	spec.Maps[bpf.NetnsMapSlots].MaxEntries = 2 * w.capacity // those of the pass before are deleted after this one
 	if err := errors.Join(
+		spec.Variables[bpf.NetnsVarCountSockets].Set(w.wantsSockets()),
+		spec.Variables[bpf.NetnsVarCountFds].Set(w.proc.wantsTasks),
+		spec.Variables[bpf.NetnsVarCountIo].Set(w.proc.wantsTasks),
 		spec.Variables[bpf.NetnsVarPossibleCpus].Set(uint32(cpus)),
 		spec.Variables[bpf.NetnsVarMaxRecords].Set(w.capacity),
 	); err != nil {
@@ -100,11 +118,11 @@ func (w *walk) open() (err error) {
 		}
 	}()
 	for _, h := range object.Hooks {
-		if h.Variant == kernel.NoVariant && h.Name != "tasks" {
+		if h.Variant == kernel.NoVariant && (h.Name == "setup" || h.Name == "walk") {
 			return fmt.Errorf("load netns: hook %s: %w", h.Name, h.Err)
 		}
 	}
-	if err := run(object, bpf.NetnsProgSetupRawTp); err != nil {
+	if err := run(object, bpf.NetnsProgSetupRawTp, nil); err != nil {
 		return err
 	}
 	memory, err := object.Maps[bpf.NetnsMapRecords].Memory()
@@ -113,11 +131,17 @@ func (w *walk) open() (err error) {
 	}
 	w.object, w.memory = object, memory
 	w.records = make([]bpf.NetnsNetnsRecord, w.capacity)
+	w.nets = map[uint64]bool{}
 	return nil
 }
 
-func run(object *kernel.Object, program string) error {
-	status, err := object.Programs[program].Run(&ebpf.RunOptions{})
+func (w *walk) wantsSockets() bool {
+	return slices.ContainsFunc(w.wanted, func(c Counter) bool { return c.Sockets != nil })
+}
+
+// run runs a program with the given arguments, nil for none.
+func run(object *kernel.Object, program string, args any) error {
+	status, err := object.Programs[program].Run(&ebpf.RunOptions{Context: args})
 	if err != nil {
 		return fmt.Errorf("run %s: %w", program, err)
 	}
@@ -130,7 +154,7 @@ func run(object *kernel.Object, program string) error {
 // Rows runs the pass; if there are more namespaces than room, it makes room and runs it again.
 func (w *walk) Rows(rows []Row) ([]Row, error) {
 	for {
-		if err := run(w.object, bpf.NetnsProgWalkRawTp); err != nil {
+		if err := run(w.object, bpf.NetnsProgWalkRawTp, nil); err != nil {
 			return rows, err
 		}
 		var found, skipped uint32
@@ -165,10 +189,14 @@ func (w *walk) rows(rows []Row, records []bpf.NetnsNetnsRecord) ([]Row, error) {
 	if len(records) == 0 {
 		return rows, nil
 	}
-	size := int(unsafe.Sizeof(records[0]))
-	raw := unsafe.Slice((*byte)(unsafe.Pointer(&records[0])), size*len(records))
-	if _, err := w.memory.ReadAt(raw, 0); err != nil {
-		return rows, fmt.Errorf("read netns records: %w", err)
+	if err := w.readRecords(records); err != nil {
+		return rows, err
+	}
+	if w.wantsSockets() && w.object.Programs[bpf.NetnsProgSocketsRawTp] != nil {
+		err := errors.Join(w.forgetNets(records), w.countSockets(records))
+		if err = errors.Join(err, w.readRecords(records)); err != nil {
+			return rows, err
+		}
 	}
 	for i := range records {
 		r := &records[i]
@@ -181,6 +209,59 @@ func (w *walk) rows(rows []Row, records []bpf.NetnsNetnsRecord) ([]Row, error) {
 		}
 	}
 	return rows, nil
+}
+
+func (w *walk) readRecords(records []bpf.NetnsNetnsRecord) error {
+	size := int(unsafe.Sizeof(records[0]))
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(&records[0])), size*len(records))
+	if _, err := w.memory.ReadAt(raw, 0); err != nil {
+		return fmt.Errorf("read netns records: %w", err)
+	}
+	return nil
+}
+
+// forgetNets deletes from the map slots the namespaces that the last walk did not meet.
+func (w *walk) forgetNets(records []bpf.NetnsNetnsRecord) error {
+	gone := w.nets
+	w.nets = make(map[uint64]bool, len(records))
+	for i := range records {
+		delete(gone, records[i].Net)
+		w.nets[records[i].Net] = true
+	}
+	for net := range gone {
+		if err := w.object.Maps[bpf.NetnsMapSlots].Delete(net); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("forget a network namespace: %w", err)
+		}
+	}
+	return nil
+}
+
+// countSockets adds the TCP sockets to the records within the kernel. Namespaces share a hash table
+// unless net.ipv4.tcp_child_ehash_entries gave them their own.
+func (w *walk) countSockets(records []bpf.NetnsNetnsRecord) error {
+	seen := map[uint64]bool{}
+	for i := range records {
+		r := &records[i]
+		if seen[r.Hashinfo] {
+			continue
+		}
+		seen[r.Hashinfo] = true
+		args := bpf.NetnsSocketsArgs{Hashinfo: r.Hashinfo}
+		for args.First < uint64(r.EhashSize) {
+			if err := run(w.object, bpf.NetnsProgSocketsRawTp, &args); err != nil {
+				return err
+			}
+			var next uint32
+			if err := w.object.Variables[bpf.NetnsVarNextBucket].Get(&next); err != nil {
+				return fmt.Errorf("read netns: %w", err)
+			}
+			if uint64(next) <= args.First {
+				break // the table has gone with its namespace
+			}
+			args.First = uint64(next)
+		}
+	}
+	return nil
 }
 
 // nextRow extends rows by one, with the values of an earlier use of that row if it had any.
@@ -199,9 +280,11 @@ func nextRow(rows *[]Row, values int) *Row {
 }
 
 func (w *walk) Serves() []bool {
+	sockets := w.object.Programs[bpf.NetnsProgSocketsRawTp] != nil
 	serves := make([]bool, len(w.read))
 	for i, read := range w.read {
-		serves[i] = read != nil
+		c := w.wanted[i]
+		serves[i] = c.Tasks != nil || read != nil && (c.Sockets == nil || sockets)
 	}
 	return serves
 }
@@ -242,6 +325,7 @@ func decodeTasks(tasks []Task, raw []byte) ([]Task, error) {
 			NetNS: ID{rec.Netns.Cookie, rec.Netns.Inode},
 			TGID:  int(rec.Tgid),
 			Start: rec.StartNs,
+			Usage: Usage{rec.Fds, rec.Sockets, IO{rec.ReadCalls, rec.WriteCalls, rec.ReadBytes, rec.WriteBytes}},
 		})
 	}
 	return tasks, nil
@@ -262,19 +346,23 @@ func (w *walk) Host() (ID, error) {
 	return ID{Inode: inode}, nil
 }
 
-func (w *walk) Variants() (rows, tasks string) {
+func (w *walk) Hooks() []kernel.Hook {
+	var hooks []kernel.Hook
 	for _, h := range w.object.Hooks {
 		switch h.Name {
 		case "walk":
-			rows = h.Variant
-		case "tasks":
-			tasks = h.Variant
+			h.Name = HookNamespaces
+		case HookTasks:
+			if h.Variant == kernel.NoVariant {
+				h.Variant = "procfs"
+			}
+		case HookSockets:
+		default:
+			continue
 		}
+		hooks = append(hooks, h)
 	}
-	if tasks == kernel.NoVariant {
-		_, tasks = w.proc.Variants()
-	}
-	return rows, tasks
+	return hooks
 }
 
 func (w *walk) Close() error { return w.object.Close() }

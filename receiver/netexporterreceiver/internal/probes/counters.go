@@ -31,3 +31,13 @@ func linuxMIB(mib, proc string, record ...recorder) probe.Counter {
 func udpMIB(mib, proc string, record ...recorder) probe.Counter {
 	return probe.Counter{Counter: netns.Counter{MIB: "UDP_MIB_" + mib, Proc: []string{"Udp." + proc, "Udp6" + proc}}, Record: record}
 }
+
+// ofSockets declares a counter of the TCP sockets of a namespace.
+func ofSockets(of func(*netns.Sockets) uint64, record ...recorder) probe.Counter {
+	return probe.Counter{Counter: netns.Counter{Sockets: of}, Record: record}
+}
+
+// ofTasks declares a counter of the processes in a namespace.
+func ofTasks(of func(*netns.Usage) uint64, record ...recorder) probe.Counter {
+	return probe.Counter{Counter: netns.Counter{Tasks: of}, Record: record}
+}

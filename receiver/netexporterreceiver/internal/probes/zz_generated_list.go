@@ -7,10 +7,13 @@ import "github.com/netexporter/netexporter/receiver/netexporterreceiver/internal
 // All returns every probe, sorted by name.
 func All() []probe.Definition {
 	return []probe.Definition{
+		FD(),
+		IO(),
 		PacketLoss(),
 		TCP(),
 		TCPExt(),
 		TCPReset(),
+		TCPSummary(),
 		UDP(),
 	}
 }

@@ -1,0 +1,255 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package nslink
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// What golang.org/x/sys/unix does not define.
+const (
+	// include/uapi/linux/rtnetlink.h and if_link.h
+	newStats         = 92 // RTM_NEWSTATS
+	statsHeaderLen   = 12 // struct if_stats_msg
+	linkStatsMinimum = 8 * 8
+
+	// include/uapi/linux/netfilter/nfnetlink_conntrack.h
+	conntrackStatsCPU    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 4 // IPCTNL_MSG_CT_GET_STATS_CPU
+	conntrackStatsGlobal = unix.NFNL_SUBSYS_CTNETLINK<<8 | 5 // IPCTNL_MSG_CT_GET_STATS
+	nfgenHeaderLen       = 4                                 // struct nfgenmsg
+
+	// enum ctattr_stats_cpu
+	ctaStatsFound         = 2
+	ctaStatsInvalid       = 4
+	ctaStatsIgnore        = 5
+	ctaStatsInsert        = 8
+	ctaStatsInsertFailed  = 9
+	ctaStatsDrop          = 10
+	ctaStatsEarlyDrop     = 11
+	ctaStatsSearchRestart = 13
+	// enum ctattr_stats_global
+	ctaStatsGlobalEntries = 1
+
+	// loopbackIndex is the index of lo in every namespace: loopback_net_init() of
+	// drivers/net/loopback.c registers it before all others and has it that it is LOOPBACK_IFINDEX.
+	loopbackIndex = 1
+
+	attributeTypeMask = 1<<14 - 1 // NLA_TYPE_MASK
+)
+
+var errMalformed = errors.New("malformed netlink message")
+
+// linksRequest appends a request for the statistics of all interfaces, and returns it with the
+// sequence number of its last message.
+func linksRequest(b []byte) ([]byte, uint32) {
+	b = appendHeader(b, unix.RTM_GETSTATS, unix.NLM_F_DUMP, 1, statsHeaderLen)
+	b = append(b, make([]byte, 8)...) // family, index
+	return binary.NativeEndian.AppendUint32(b, 1<<(unix.IFLA_STATS_LINK_64-1)), 1
+}
+
+// conntrackRequest appends two requests, for the number of entries and for the counters of each
+// CPU, and returns them with the sequence number of the last. The dump is last because the kernel
+// answers in turn, and nothing while it is in a dump.
+func conntrackRequest(b []byte) ([]byte, uint32) {
+	var nfgen [nfgenHeaderLen]byte // AF_UNSPEC, NFNETLINK_V0
+	b = appendHeader(b, conntrackStatsGlobal, 0, 1, nfgenHeaderLen)
+	b = append(b, nfgen[:]...)
+	b = appendHeader(b, conntrackStatsCPU, unix.NLM_F_DUMP, 2, nfgenHeaderLen)
+	return append(b, nfgen[:]...), 2
+}
+
+func appendHeader(b []byte, kind, flags uint16, sequence uint32, body int) []byte {
+	b = binary.NativeEndian.AppendUint32(b, uint32(unix.NLMSG_HDRLEN+body))
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST|flags)
+	b = binary.NativeEndian.AppendUint32(b, sequence)
+	return binary.NativeEndian.AppendUint32(b, 0) // port: the kernel fills it in
+}
+
+// collect adds what a datagram tells. It returns true when that ends the answer to the message with
+// the sequence number last.
+func (s *Stats) collect(datagram []byte, last uint32) (done bool, err error) {
+	for len(datagram) > 0 && !done {
+		var m message
+		if m, datagram, err = cutMessage(datagram); err != nil {
+			return false, err
+		}
+		if m.flags&unix.NLM_F_DUMP_INTR != 0 {
+			return false, errInterrupted
+		}
+		switch m.kind {
+		case unix.NLMSG_ERROR, unix.NLMSG_DONE:
+			if err := m.errno(); err != nil {
+				return false, err
+			}
+			done = m.kind == unix.NLMSG_DONE && m.sequence == last
+		case unix.NLMSG_OVERRUN:
+			return false, unix.ENOBUFS
+		case newStats:
+			err = s.Links.add(m.body)
+		case conntrackStatsCPU:
+			err = s.Conntrack.addCPU(m.body)
+		case conntrackStatsGlobal:
+			err = s.Conntrack.addGlobal(m.body)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return done, nil
+}
+
+// add adds an interface: struct if_stats_msg and attributes.
+func (l *LinkStats) add(body []byte) error {
+	if len(body) < statsHeaderLen {
+		return fmt.Errorf("%w: %d bytes of interface statistics", errMalformed, len(body))
+	}
+	if binary.NativeEndian.Uint32(body[4:]) == loopbackIndex {
+		return nil
+	}
+	for attributes := body[statsHeaderLen:]; len(attributes) > 0; {
+		var a attribute
+		var err error
+		if a, attributes, err = cutAttribute(attributes); err != nil {
+			return err
+		}
+		if a.kind != unix.IFLA_STATS_LINK_64 {
+			continue
+		}
+		// struct rtnl_link_stats64 has grown at its end only.
+		if len(a.value) < linkStatsMinimum {
+			return fmt.Errorf("%w: %d bytes of interface counters", errMalformed, len(a.value))
+		}
+		for i, counter := range [...]*uint64{
+			&l.RxPackets, &l.TxPackets, &l.RxBytes, &l.TxBytes,
+			&l.RxErrors, &l.TxErrors, &l.RxDropped, &l.TxDropped,
+		} {
+			*counter += binary.NativeEndian.Uint64(a.value[8*i:])
+		}
+	}
+	return nil
+}
+
+// addCPU adds the counters of a CPU: struct nfgenmsg and attributes.
+func (c *ConntrackStats) addCPU(body []byte) error {
+	return addBigEndian(body, func(kind uint16) *uint64 {
+		switch kind {
+		case ctaStatsFound:
+			return &c.Found
+		case ctaStatsInvalid:
+			return &c.Invalid
+		case ctaStatsIgnore:
+			return &c.Ignore
+		case ctaStatsInsert:
+			return &c.Insert
+		case ctaStatsInsertFailed:
+			return &c.InsertFailed
+		case ctaStatsDrop:
+			return &c.Drop
+		case ctaStatsEarlyDrop:
+			return &c.EarlyDrop
+		case ctaStatsSearchRestart:
+			return &c.SearchRestart
+		}
+		return nil
+	})
+}
+
+func (c *ConntrackStats) addGlobal(body []byte) error {
+	return addBigEndian(body, func(kind uint16) *uint64 {
+		if kind == ctaStatsGlobalEntries {
+			return &c.Entries
+		}
+		return nil
+	})
+}
+
+// addBigEndian adds attributes of 32 bits in network order to the counters they are for, if any.
+func addBigEndian(body []byte, counter func(kind uint16) *uint64) error {
+	if len(body) < nfgenHeaderLen {
+		return fmt.Errorf("%w: %d bytes of conntrack statistics", errMalformed, len(body))
+	}
+	for attributes := body[nfgenHeaderLen:]; len(attributes) > 0; {
+		var a attribute
+		var err error
+		if a, attributes, err = cutAttribute(attributes); err != nil {
+			return err
+		}
+		c := counter(a.kind)
+		if c == nil {
+			continue
+		}
+		if len(a.value) != 4 {
+			return fmt.Errorf("%w: %d bytes in conntrack attribute %d", errMalformed, len(a.value), a.kind)
+		}
+		*c += uint64(binary.BigEndian.Uint32(a.value))
+	}
+	return nil
+}
+
+// message is a struct nlmsghdr and what follows it.
+type message struct {
+	kind, flags uint16
+	sequence    uint32
+	body        []byte
+}
+
+// cutMessage returns the first message of a datagram and what follows it.
+func cutMessage(b []byte) (m message, rest []byte, err error) {
+	if len(b) < unix.NLMSG_HDRLEN {
+		return m, nil, fmt.Errorf("%w: %d bytes of header", errMalformed, len(b))
+	}
+	size := int64(binary.NativeEndian.Uint32(b))
+	if size < unix.NLMSG_HDRLEN || size > int64(len(b)) {
+		return m, nil, fmt.Errorf("%w: length %d in %d bytes", errMalformed, size, len(b))
+	}
+	m = message{
+		kind:     binary.NativeEndian.Uint16(b[4:]),
+		flags:    binary.NativeEndian.Uint16(b[6:]),
+		sequence: binary.NativeEndian.Uint32(b[8:]),
+		body:     b[unix.NLMSG_HDRLEN:size],
+	}
+	return m, b[aligned(int(size), len(b)):], nil
+}
+
+// errno returns the error of a message of type NLMSG_ERROR or NLMSG_DONE, nil if it tells success.
+func (m message) errno() error {
+	if len(m.body) < 4 {
+		return fmt.Errorf("%w: %d bytes of status", errMalformed, len(m.body))
+	}
+	if code := int32(binary.NativeEndian.Uint32(m.body)); code < 0 {
+		return unix.Errno(-int64(code))
+	}
+	return nil
+}
+
+type attribute struct {
+	kind  uint16
+	value []byte
+}
+
+// cutAttribute returns the first attribute, struct nlattr and its value, and what follows it.
+func cutAttribute(b []byte) (a attribute, rest []byte, err error) {
+	if len(b) < unix.SizeofNlAttr {
+		return a, nil, fmt.Errorf("%w: %d bytes of attribute", errMalformed, len(b))
+	}
+	size := int(binary.NativeEndian.Uint16(b))
+	if size < unix.SizeofNlAttr || size > len(b) {
+		return a, nil, fmt.Errorf("%w: attribute length %d in %d bytes", errMalformed, size, len(b))
+	}
+	a = attribute{
+		kind:  binary.NativeEndian.Uint16(b[2:]) & attributeTypeMask,
+		value: b[unix.SizeofNlAttr:size],
+	}
+	return a, b[aligned(size, len(b)):], nil
+}
+
+// aligned returns where the next message or attribute starts; the last may lack its padding.
+func aligned(size, limit int) int {
+	return min((size+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1), limit)
+}

@@ -1,0 +1,255 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package nslink reads what only a socket inside a network namespace can tell: the statistics of
+// its interfaces (rtnetlink) and of its connection tracking (ctnetlink).
+package nslink
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxErrors bounds the errors that a pass spells out.
+	maxErrors = 8
+	// askAgain is how long a kernel that has no ctnetlink is not asked again: each time the kernel
+	// looks for a module.
+	askAgain = time.Minute
+)
+
+// Target is a network namespace to read.
+type Target struct {
+	// Inode of the namespace. What Path leads to is left alone if it has another one, because by
+	// now the process is another or the name has been given to another namespace.
+	Inode uint32
+	// Path of a file of the namespace: <root>/proc/<pid>/ns/net or <root>/run/netns/<name>.
+	Path string
+}
+
+// Want is what to read.
+type Want struct {
+	Links     bool
+	Conntrack bool
+}
+
+// LinkStats sums up the interfaces of a namespace, the loopback interface left out (struct
+// rtnl_link_stats64 of include/uapi/linux/if_link.h).
+type LinkStats struct {
+	RxBytes, TxBytes     uint64
+	RxPackets, TxPackets uint64
+	RxErrors, TxErrors   uint64
+	RxDropped, TxDropped uint64
+	// Present is true if they were asked for and read.
+	Present bool
+}
+
+// ConntrackStats is the connection tracking of a namespace (enum ctattr_stats_cpu and
+// ctattr_stats_global of include/uapi/linux/netfilter/nfnetlink_conntrack.h). All but Entries are
+// sums over the CPUs, each of which counts to 2^32 and wraps. What a kernel does not count is 0:
+// Ignore since 5.10, and everything in a namespace that does not track connections.
+type ConntrackStats struct {
+	Entries       uint64
+	Found         uint64
+	Insert        uint64
+	InsertFailed  uint64
+	Invalid       uint64
+	Ignore        uint64
+	Drop          uint64
+	EarlyDrop     uint64
+	SearchRestart uint64
+	// Present is true if they were asked for and read; it is false if the kernel has no ctnetlink.
+	Present bool
+}
+
+// Stats is what was read of a namespace.
+type Stats struct {
+	Links     LinkStats
+	Conntrack ConntrackStats
+}
+
+// PermissionError says which capability a pass lacks. It wraps the kernel's error, so that it is
+// fs.ErrPermission too.
+type PermissionError struct {
+	Operation  string
+	Capability string // CAP_SYS_ADMIN and the like
+	Err        error
+}
+
+func (e *PermissionError) Error() string {
+	return fmt.Sprintf("%s: %v (it takes %s)", e.Operation, e.Err, e.Capability)
+}
+
+func (e *PermissionError) Unwrap() error { return e.Err }
+
+// Reader reads namespaces. The zero value is ready; a Reader is for one pass at a time. Between
+// passes it holds memory alone: no thread, no file, nothing that would keep a namespace alive.
+type Reader struct {
+	socket      socket
+	path        []byte
+	stat        unix.Stat_t
+	read        []indexed
+	noConntrack time.Time // when the kernel was found to have no ctnetlink
+}
+
+type indexed struct {
+	target int
+	stats  Stats
+}
+
+// Read reads the targets and then calls visit, on the caller's goroutine and in their order, with
+// the index and the statistics of each that could be read. Targets that are gone or have become
+// another namespace are passed over silently. The error, of which visit's calls are independent,
+// joins a bounded number of errors; a *PermissionError is among them if a capability is missing.
+func (r *Reader) Read(targets []Target, want Want, visit func(i int, s Stats)) error {
+	r.read = r.read[:0]
+	var failed failures
+	onThrowawayThread(func() {
+		for i := range targets {
+			t := &targets[i]
+			if entered, err := r.enter(t); !entered {
+				failed.add(t, err)
+				continue
+			}
+			s, err := r.ask(want)
+			failed.add(t, err)
+			r.read = append(r.read, indexed{i, s})
+		}
+	})
+	for i := range r.read {
+		visit(r.read[i].target, r.read[i].stats)
+	}
+	return failed.join()
+}
+
+// onThrowawayThread runs f on a thread that ends after it, and returns when f has: f may take the
+// thread to other namespaces.
+func onThrowawayThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			f()
+			close(done)
+			return // still locked, so the runtime ends the thread
+		}
+		// The runtime never ends the main thread, whose namespace is the process's in /proc. As
+		// long as this goroutine holds it, another one gets another thread.
+		onThrowawayThread(f)
+		close(done)
+		runtime.UnlockOSThread()
+	}()
+	<-done
+}
+
+// enter takes the thread into the namespace of a target. It returns false without an error if that
+// is gone.
+func (r *Reader) enter(t *Target) (bool, error) {
+	r.path = append(append(r.path[:0], t.Path...), 0)
+	fd, err := open(r.path)
+	if err != nil {
+		return false, r.openError(err)
+	}
+	// Nothing but the thread keeps the namespace from here on.
+	defer unix.Close(fd)
+	if err := unix.Fstat(fd, &r.stat); err != nil {
+		return false, fmt.Errorf("stat: %w", err)
+	}
+	if r.stat.Ino != uint64(t.Inode) {
+		return false, nil
+	}
+	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+		return false, permission("setns", "CAP_SYS_ADMIN", err)
+	}
+	return true, nil
+}
+
+// openError returns nil if a namespace could not be opened because it is gone.
+func (r *Reader) openError(err error) error {
+	switch {
+	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH):
+		return nil
+	case errors.Is(err, unix.EACCES):
+		// proc_ns_get_link() of fs/proc/namespaces.c says the same of a process that has just gone.
+		path := string(r.path[:len(r.path)-1])
+		if gone := unix.Lstat(path, &r.stat); errors.Is(gone, unix.ENOENT) || errors.Is(gone, unix.ESRCH) {
+			return nil
+		}
+	}
+	return permission("open", "CAP_SYS_PTRACE", err)
+}
+
+// ask reads the namespace that the thread is in.
+func (r *Reader) ask(want Want) (s Stats, err error) {
+	if want.Links {
+		answer, linksErr := r.socket.ask(unix.NETLINK_ROUTE, linksRequest)
+		if linksErr == nil {
+			s.Links = answer.Links
+			s.Links.Present = true
+		} else {
+			err = fmt.Errorf("read interfaces: %w", linksErr)
+		}
+	}
+	if want.Conntrack && (r.noConntrack.IsZero() || time.Since(r.noConntrack) > askAgain) {
+		r.noConntrack = time.Time{}
+		answer, conntrackErr := r.socket.ask(unix.NETLINK_NETFILTER, conntrackRequest)
+		switch {
+		case conntrackErr == nil:
+			s.Conntrack = answer.Conntrack
+			s.Conntrack.Present = true
+		case isUnsupported(conntrackErr):
+			r.noConntrack = time.Now()
+		default:
+			err = errors.Join(err, permission("read connection tracking", "CAP_NET_ADMIN", conntrackErr))
+		}
+	}
+	return s, err
+}
+
+// isUnsupported tells whether the kernel lacks a netlink family or, EINVAL, a subsystem of
+// NETLINK_NETFILTER (nfnetlink_rcv_msg() of net/netfilter/nfnetlink.c).
+func isUnsupported(err error) bool {
+	for _, errno := range [...]unix.Errno{
+		unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.EINVAL,
+	} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// permission says which capability an operation needs, if that is why it failed.
+func permission(operation, capability string, err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return &PermissionError{operation, capability, err}
+	}
+	return fmt.Errorf("%s: %w", operation, err)
+}
+
+// failures are the errors of a pass.
+type failures struct {
+	errs []error
+	more int
+}
+
+func (f *failures) add(t *Target, err error) {
+	switch {
+	case err == nil:
+	case len(f.errs) < maxErrors:
+		f.errs = append(f.errs, fmt.Errorf("network namespace %d (%s): %w", t.Inode, t.Path, err))
+	default:
+		f.more++
+	}
+}
+
+func (f *failures) join() error {
+	if f.more > 0 {
+		f.errs = append(f.errs, fmt.Errorf("%d more network namespaces could not be read", f.more))
+	}
+	return errors.Join(f.errs...)
+}

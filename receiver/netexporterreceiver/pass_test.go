@@ -1,0 +1,235 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netexporterreceiver
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/netexporter/netexporter/internal/nettest"
+)
+
+// procSockets sums up /proc/net/tcp and tcp6 of a namespace as the metrics are documented.
+func procSockets(t testing.TB, n *nettest.Namespace) (s series) {
+	s = series{"tcpestablishedconn": 0, "tcptimewaitconn": 0, "tcptxqueue": 0, "tcprxqueue": 0}
+	n.Do(t, func() {
+		for _, file := range []string{"/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"} {
+			f, err := os.Open(file)
+			require.NoError(t, err)
+			scanner := bufio.NewScanner(f)
+			scanner.Scan() // the heading
+			for scanner.Scan() {
+				fields := strings.Fields(scanner.Text())
+				switch fields[3] {
+				case "01":
+					var tx, rx int64
+					_, err := fmt.Sscanf(fields[4], "%x:%x", &tx, &rx)
+					require.NoError(t, err)
+					s["tcpestablishedconn"]++
+					s["tcptxqueue"] += tx
+					s["tcprxqueue"] += rx
+				case "06":
+					s["tcptimewaitconn"]++
+				}
+			}
+			require.NoError(t, f.Close())
+		}
+	})
+	return s
+}
+
+func TestSocketsEqualProc(t *testing.T) {
+	r := start(t, nil)
+	p := nettest.New(t)
+	for _, f := range nettest.Families() {
+		for i := range 7 {
+			client, server := p.ConnectTCP(t, f)
+			switch i {
+			case 0: // unread data in B
+				_, err := client.Write(make([]byte, 1000))
+				require.NoError(t, err)
+			case 1: // more than B takes stays in A
+				require.NoError(t, server.SetReadBuffer(4096))
+				sendUntilFull(t, client)
+			case 2: // TIME_WAIT in A
+				require.NoError(t, client.Close())
+				require.NoError(t, server.Close())
+			}
+		}
+	}
+	for _, n := range []*nettest.Namespace{p.A, p.B} {
+		var want, got series
+		nettest.Wait(t, "the sockets to be at rest", func() bool {
+			want = procSockets(t, n)
+			got = r.pass(t)[n.Inode]
+			return assert.ObjectsAreEqual(want, procSockets(t, n))
+		})
+		for name, value := range want {
+			assert.Equal(t, value, got["inspector_pod_tcpsummary"+name], "%s of %s", name, n.Name)
+		}
+		assert.GreaterOrEqual(t, want["tcpestablishedconn"], int64(12))
+	}
+	assert.Positive(t, procSockets(t, p.A)["tcptimewaitconn"])
+	assert.Positive(t, procSockets(t, p.A)["tcptxqueue"])
+	assert.GreaterOrEqual(t, procSockets(t, p.B)["tcprxqueue"], int64(2000))
+}
+
+// sendUntilFull writes until the socket takes no more.
+func sendUntilFull(t testing.TB, c *net.TCPConn) {
+	raw, err := c.SyscallConn()
+	require.NoError(t, err)
+	data := make([]byte, 64<<10)
+	require.NoError(t, raw.Write(func(fd uintptr) bool {
+		for {
+			if _, err = syscall.Write(int(fd), data); err != nil {
+				return true
+			}
+		}
+	}))
+	require.ErrorIs(t, err, unix.EAGAIN)
+}
+
+// A table of its own (net.ipv4.tcp_child_ehash_entries) does not hide the sockets of a namespace.
+func TestSocketsInATableOfTheirOwn(t *testing.T) {
+	requireRoot(t)
+	const sysctl = "/proc/sys/net/ipv4/tcp_child_ehash_entries"
+	before, err := os.ReadFile(sysctl)
+	if os.IsNotExist(err) {
+		t.Skip("this kernel has one table for all namespaces (before 6.1)")
+	}
+	require.NoError(t, err)
+	if err := os.WriteFile(sysctl, []byte("1024"), 0o644); err != nil {
+		t.Skip("the table of child namespaces cannot be set here: ", err)
+	}
+	defer func() { require.NoError(t, os.WriteFile(sysctl, before, 0o644)) }()
+	p := nettest.New(t)
+	r := start(t, nil)
+	for _, f := range nettest.Families() {
+		p.ConnectTCP(t, f)
+	}
+	got := r.pass(t)
+	assert.EqualValues(t, 2, got[p.A.Inode]["inspector_pod_tcpsummarytcpestablishedconn"])
+	assert.EqualValues(t, 2, got[p.B.Inode]["inspector_pod_tcpsummarytcpestablishedconn"])
+}
+
+// procUsage reads what /proc tells of a process.
+func procUsage(t testing.TB, pid int) (fds, sockets int64, io series) {
+	dir := filepath.Join("/proc", strconv.Itoa(pid))
+	files, err := os.ReadDir(filepath.Join(dir, "fd"))
+	require.NoError(t, err)
+	for _, f := range files {
+		target, err := os.Readlink(filepath.Join(dir, "fd", f.Name()))
+		require.NoError(t, err)
+		if strings.HasPrefix(target, "socket:") {
+			sockets++
+		}
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "io"))
+	require.NoError(t, err)
+	io = series{}
+	for line := range strings.Lines(string(raw)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		io[name], err = strconv.ParseInt(value, 10, 64)
+		require.NoError(t, err)
+	}
+	return int64(len(files)), sockets, io
+}
+
+// threadReads is what a thread of the worker reads before it ends.
+const threadReads = 1000
+
+// TestWorker is no test but a process for TestUsageEqualsProc: with files, a socket, and a thread
+// that has ended.
+func TestWorker(t *testing.T) {
+	if os.Getenv("NETEXPORTER_TEST_WORKER") == "" {
+		t.Skip("not a test: a process that TestUsageEqualsProc starts")
+	}
+	for range 20 {
+		f, err := os.Open("/dev/zero")
+		require.NoError(t, err)
+		defer f.Close()
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	tid := os.Getpid()
+	for tid == os.Getpid() { // the first thread does not end
+		done := make(chan int)
+		go func() {
+			runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+			zero, err := os.Open("/dev/zero")
+			if err == nil {
+				defer zero.Close()
+				var b [1]byte
+				for range threadReads {
+					_, _ = zero.Read(b[:])
+				}
+			}
+			done <- unix.Gettid()
+		}()
+		tid = <-done
+	}
+	nettest.Wait(t, "the thread to end", func() bool { return unix.Tgkill(os.Getpid(), tid, 0) == unix.ESRCH })
+	fmt.Println("ready")
+	var b [1]byte
+	_, _ = os.Stdin.Read(b[:])
+}
+
+func TestUsageEqualsProc(t *testing.T) {
+	r := start(t, nil)
+	n := nettest.NewNamespace(t)
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	worker := exec.Command(exe, "-test.run=^TestWorker$")
+	worker.Env = append(os.Environ(), "NETEXPORTER_TEST_WORKER=1")
+	worker.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	stdin, err := worker.StdinPipe()
+	require.NoError(t, err)
+	stdout, err := worker.StdoutPipe()
+	require.NoError(t, err)
+	n.Do(t, func() { err = worker.Start() })
+	require.NoError(t, err)
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "ready\n", line)
+
+	var got series
+	nettest.Wait(t, "the process to be at rest", func() bool {
+		_, _, before := procUsage(t, worker.Process.Pid)
+		got = r.pass(t)[n.Inode]
+		_, _, after := procUsage(t, worker.Process.Pid)
+		return assert.ObjectsAreEqual(before, after)
+	})
+	fds, sockets, io := procUsage(t, worker.Process.Pid)
+	assert.Equal(t, fds, got["inspector_pod_fdopenfd"])
+	assert.GreaterOrEqual(t, fds, int64(20))
+	assert.Equal(t, sockets, got["inspector_pod_fdopensocket"])
+	assert.Positive(t, sockets)
+	assert.Equal(t, io["syscr"], got["inspector_pod_ioioreadsyscall"])
+	assert.Equal(t, io["syscw"], got["inspector_pod_ioiowritesyscall"])
+	assert.Equal(t, io["read_bytes"], got["inspector_pod_ioioreadbytes"])
+	assert.Equal(t, io["write_bytes"], got["inspector_pod_ioiowritebytes"])
+	assert.Equal(t, io["write_bytes"], got["inspector_pod_ioiowritebyres"])
+	assert.GreaterOrEqual(t, io["syscr"], int64(threadReads))
+
+	// A counter does not go back when the process ends.
+	require.NoError(t, stdin.Close())
+	require.NoError(t, worker.Wait())
+	after := r.pass(t)[n.Inode]
+	assert.Zero(t, after["inspector_pod_fdopenfd"])
+	assert.GreaterOrEqual(t, after["inspector_pod_ioioreadsyscall"], got["inspector_pod_ioioreadsyscall"])
+}
