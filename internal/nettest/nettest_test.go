@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -74,22 +76,22 @@ func TestDoLeavesTheThreadsAlone(t *testing.T) {
 	}
 }
 
-// TestDoFromTheFirstThread has the caller hold the first thread itself.
-func TestDoFromTheFirstThread(t *testing.T) {
-	n := NewNamespace(t)
-	done := make(chan uint64)
-	for range 2 * runtime.GOMAXPROCS(0) {
-		go func() {
-			runtime.LockOSThread()
-			defer runtime.UnlockOSThread()
-			var got uint64
-			n.Do(t, func() { got = inode(t, "/proc/thread-self/ns/net") })
-			done <- got
-		}()
+// TestDoConcurrently has more goroutines enter than there are threads, the first among them at times.
+func TestDoConcurrently(t *testing.T) {
+	p := New(t)
+	var group sync.WaitGroup
+	var wrong atomic.Int32
+	for i := range 8 * runtime.GOMAXPROCS(0) {
+		n := []*Namespace{p.A, p.B}[i%2]
+		group.Go(func() {
+			var s unix.Stat_t
+			if err := n.do(func() { _ = unix.Stat("/proc/thread-self/ns/net", &s) }); err != nil || s.Ino != n.Inode {
+				wrong.Add(1)
+			}
+		})
 	}
-	for range 2 * runtime.GOMAXPROCS(0) {
-		assert.Equal(t, n.Inode, <-done)
-	}
+	group.Wait()
+	assert.Zero(t, wrong.Load())
 }
 
 // failing is a test that records its end and ends its goroutine, as FailNow must.
@@ -177,64 +179,34 @@ func watched(family Family) []string {
 func TestStimuli(t *testing.T) {
 	const n = 5
 	p := New(t)
+	type stimulus = func(t testing.TB, family Family) Packet
+	closedPort := func(connected bool) stimulus {
+		return func(t testing.TB, family Family) Packet { return p.UDPToClosedPort(t, family, n, connected) }
+	}
+	overflow := func(count int) stimulus {
+		return func(t testing.TB, family Family) Packet { return p.UDPRcvbufOverflow(t, family, count) }
+	}
+	drop := func(t testing.TB, family Family) Packet { return p.NFTDrop(t, family, n) }
+	reset, broken := moves{"Tcp.OutRsts": 1}, moves{"Tcp.EstabResets": 1}
 	tests := []struct {
 		name     string
-		stimulus func(t testing.TB, family Family) Packet
+		stimulus stimulus
 		from     *Namespace
-		a, b     moves // all that watched counters of A and B do
+		a, b     moves // all that the watched counters of A and B do
 	}{
-		{
-			"UDPToClosedPort", func(t testing.TB, f Family) Packet { return p.UDPToClosedPort(t, f, n, false) }, p.A,
-			moves{}, moves{"Udp.NoPorts": n},
-		},
-		{
-			"UDPToClosedPort connected", func(t testing.TB, f Family) Packet { return p.UDPToClosedPort(t, f, n, true) }, p.A,
-			moves{}, moves{"Udp.NoPorts": n},
-		},
-		{
-			"UDPRcvbufOverflow", func(t testing.TB, f Family) Packet { return p.UDPRcvbufOverflow(t, f, n) }, p.A,
-			moves{}, moves{"Udp.RcvbufErrors": n},
-		},
-		{
-			"UDPRcvbufOverflow once", func(t testing.TB, f Family) Packet { return p.UDPRcvbufOverflow(t, f, 1) }, p.A,
-			moves{}, moves{"Udp.RcvbufErrors": 1},
-		},
-		{
-			"NFTDrop", func(t testing.TB, f Family) Packet { return p.NFTDrop(t, f, n) }, p.A,
-			moves{}, moves{},
-		},
-		{
-			"ConnectClosedPort", p.ConnectClosedPort, p.B,
-			moves{"Tcp.AttemptFails": 1}, moves{"Tcp.OutRsts": 1},
-		},
-		{
-			"CloseWithUnreadData", p.CloseWithUnreadData, p.B,
-			moves{"Tcp.EstabResets": 1}, moves{"Tcp.OutRsts": 1, "Tcp.EstabResets": 1, "TcpExt.TCPAbortOnClose": 1},
-		},
-		{
-			"LingerZeroClose", p.LingerZeroClose, p.B,
-			moves{"Tcp.EstabResets": 1}, moves{"Tcp.OutRsts": 1, "Tcp.EstabResets": 1, "TcpExt.TCPAbortOnData": 1},
-		},
-		{
-			"DataToOrphanedFinWait2", p.DataToOrphanedFinWait2, p.B,
-			moves{"Tcp.EstabResets": 1}, moves{"Tcp.OutRsts": 1},
-		},
-		{
-			"HalfOpenReset", p.HalfOpenReset, p.A,
-			moves{"Tcp.OutRsts": 1}, moves{"Tcp.AttemptFails": 1, "TcpExt.EmbryonicRsts": 1},
-		},
-		{
-			"ResetInTimeWait", p.ResetInTimeWait, p.B,
-			moves{}, moves{},
-		},
-		{
-			"AckInTimeWait", p.AckInTimeWait, p.B,
-			moves{}, moves{},
-		},
-		{
-			"DataInTimeWait", p.DataInTimeWait, p.B,
-			moves{}, moves{"Tcp.OutRsts": 1},
-		},
+		{"UDPToClosedPort", closedPort(false), p.A, nil, moves{"Udp.NoPorts": n}},
+		{"UDPToClosedPort connected", closedPort(true), p.A, nil, moves{"Udp.NoPorts": n}},
+		{"UDPRcvbufOverflow", overflow(n), p.A, nil, moves{"Udp.RcvbufErrors": n}},
+		{"UDPRcvbufOverflow once", overflow(1), p.A, nil, moves{"Udp.RcvbufErrors": 1}},
+		{"NFTDrop", drop, p.A, nil, nil},
+		{"ConnectClosedPort", p.ConnectClosedPort, p.B, moves{"Tcp.AttemptFails": 1}, reset},
+		{"CloseWithUnreadData", p.CloseWithUnreadData, p.B, broken, moves{"Tcp.OutRsts": 1, "Tcp.EstabResets": 1, "TcpExt.TCPAbortOnClose": 1}},
+		{"LingerZeroClose", p.LingerZeroClose, p.B, broken, moves{"Tcp.OutRsts": 1, "Tcp.EstabResets": 1, "TcpExt.TCPAbortOnData": 1}},
+		{"DataToOrphanedFinWait2", p.DataToOrphanedFinWait2, p.B, broken, reset},
+		{"HalfOpenReset", p.HalfOpenReset, p.A, reset, moves{"Tcp.AttemptFails": 1, "TcpExt.EmbryonicRsts": 1}},
+		{"ResetInTimeWait", p.ResetInTimeWait, p.B, nil, nil},
+		{"AckInTimeWait", p.AckInTimeWait, p.B, nil, nil},
+		{"DataInTimeWait", p.DataInTimeWait, p.B, nil, reset},
 	}
 	for _, test := range tests {
 		for _, family := range Families() {

@@ -6,9 +6,15 @@
 package nettest
 
 import (
+	"fmt"
 	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Hold runs a process that does nothing in the namespace until the end of the test, and returns its
@@ -27,4 +33,39 @@ func (n *Namespace) Hold(t testing.TB) int {
 		_ = cmd.Wait()
 	})
 	return cmd.Process.Pid
+}
+
+// HideName takes the namespace's name away, so that nothing leads into it, and returns what gives it
+// back, which also the end of the test does.
+func (n *Namespace) HideName(t testing.TB) (restore func()) {
+	t.Helper()
+	path := filepath.Join("/run/netns", n.Name)
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+		t.Fatalf("unmount %s: %v", path, err)
+	}
+	restore = sync.OnceFunc(func() {
+		if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", n.handle.Fd()), path, "", unix.MS_BIND, ""); err != nil {
+			t.Fatalf("mount %s: %v", path, err)
+		}
+	})
+	t.Cleanup(restore)
+	return restore
+}
+
+// TrackConnections turns connection tracking on in B, until the end of the test.
+func (p *Pair) TrackConnections(t testing.TB) {
+	t.Helper()
+	program, err := exec.LookPath("nft")
+	if err != nil {
+		t.Skip("needs the nft program")
+	}
+	p.B.Do(t, func() {
+		cmd := exec.Command(program, "-f", "-")
+		cmd.Stdin = strings.NewReader("add table inet track\n" +
+			"add chain inet track input { type filter hook input priority 0; }\n" +
+			"add rule inet track input ct state new counter\n")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("track connections in %s: %v: %s", p.B.Name, err, out)
+		}
+	})
 }

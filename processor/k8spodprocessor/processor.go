@@ -24,6 +24,7 @@ import (
 const (
 	receiverScope = "github.com/netexporter/netexporter/receiver/netexporterreceiver"
 
+	keyFolded = "network.netns.folded"
 	keyHost   = "network.netns.host"
 	keyInode  = "network.netns.inode"
 	keyPodUID = "k8s.pod.uid"
@@ -32,6 +33,7 @@ const (
 // Kinds of owners, the values of the attribute owner in metadata.yaml.
 const (
 	ownerContainer = "container"
+	ownerFolded    = "folded"
 	ownerHost      = "host"
 	ownerNetns     = "netns"
 	ownerNode      = "node"
@@ -61,7 +63,7 @@ func newLabeller(set component.TelemetrySettings, cfg *Config, pods resolver) (*
 		return nil, err
 	}
 	attrsFor := make(map[string]metric.AddOption)
-	for _, kind := range []string{ownerContainer, ownerHost, ownerNetns, ownerNode, ownerNone, ownerPod} {
+	for _, kind := range []string{ownerContainer, ownerFolded, ownerHost, ownerNetns, ownerNode, ownerNone, ownerPod} {
 		attrsFor[kind] = metric.WithAttributeSet(attribute.NewSet(attribute.String("owner", kind)))
 	}
 	return &labeller{
@@ -123,7 +125,13 @@ func (l *labeller) processLogs(ctx context.Context, ld plog.Logs) (plog.Logs, er
 func (l *labeller) label(ctx context.Context, res pcommon.Map, ours bool) bool {
 	labels := metadata.NewResourceBuilder(metadata.DefaultResourceAttributesConfig())
 	kind := ownerNode
+	_, folded := res.Get(keyFolded)
 	switch inode, ok := res.Get(keyInode); {
+	case folded: // namespaces above the receiver's max_series, in one
+		kind = ownerFolded
+		labels.SetNamespace("other")
+		labels.SetPod("other")
+		labels.SetNetns("")
 	case ok:
 		o := l.owner(res)
 		kind = o.kind

@@ -99,6 +99,11 @@ func TestLabel(t *testing.T) {
 			map[string]any{"namespace": "netns", "pod": "blue", "netns": "ns4026532346", "node": "worker-1"},
 		},
 		{
+			"folded", pods, true,
+			map[string]any{"network.netns.folded": 17},
+			map[string]any{"namespace": "other", "pod": "other", "netns": "", "node": "worker-1"},
+		},
+		{
 			"nothing known",
 			onePod{},
 			true,
@@ -236,7 +241,7 @@ func TestNamesAreDeclared(t *testing.T) {
 	}
 	readYAML(t, filepath.Join("..", "..", "receiver", "netexporterreceiver", "metadata.yaml"), &receiver)
 	assert.Equal(t, receiverScope, receiver.ScopeName)
-	for _, key := range []string{keyHost, keyInode, keyPodUID} {
+	for _, key := range []string{keyFolded, keyHost, keyInode, keyPodUID} {
 		assert.Contains(t, receiver.ResourceAttributes, key)
 	}
 
@@ -248,7 +253,7 @@ func TestNamesAreDeclared(t *testing.T) {
 		} `yaml:"attributes"`
 	}
 	readYAML(t, "metadata.yaml", &own)
-	assert.ElementsMatch(t, own.Attributes.Owner.Enum, []string{ownerContainer, ownerHost, ownerNetns, ownerNode, ownerNone, ownerPod})
+	assert.ElementsMatch(t, own.Attributes.Owner.Enum, []string{ownerContainer, ownerFolded, ownerHost, ownerNetns, ownerNode, ownerNone, ownerPod})
 }
 
 func readYAML(t *testing.T, path string, into any) {

@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -24,6 +26,7 @@ import (
 	"github.com/netexporter/netexporter/internal/kernel"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/metadata"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/netns"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/nslink"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/probe"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/probes"
 )
@@ -47,15 +50,19 @@ type agent struct {
 type running struct {
 	inventory *netns.Inventory
 	source    netns.Source
+	netlink   *nslink.Reader
 	runner    *probe.Runner
 	names     *probe.Names
 	telemetry *telemetry
 
+	root     fs.FS              // of the host
+	node     []probe.Definition // those with facts of the node
 	counters []probe.Counter
 	serves   []bool
 	rows     []netns.Row
 
 	resources *resources
+	budget    *budget
 	// Counters of the kernel began with it, those of the probes with their programs.
 	sinceBoot, sinceStart *metadata.MetricsBuilder
 }
@@ -121,6 +128,9 @@ func (r *running) close() error {
 	if r.runner != nil {
 		errs = append(errs, r.runner.Shutdown())
 	}
+	if r.netlink != nil {
+		errs = append(errs, r.netlink.Close())
+	}
 	if r.source != nil {
 		errs = append(errs, r.source.Close())
 	}
@@ -139,7 +149,7 @@ func (a *agent) start() (_ *running, err error) {
 		return nil, err
 	}
 	defer k.FlushTypes() // only loading needs them
-	r := &running{names: probe.NewNames(k, a.symbols(), defs)}
+	r := &running{names: probe.NewNames(k, a.symbols(), defs), budget: newBudget(a.cfg.MaxSeries)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
@@ -159,14 +169,49 @@ func (a *agent) start() (_ *running, err error) {
 	if err != nil {
 		return nil, err
 	}
-	build := metadata.MetricsBuilderConfig{Metrics: a.cfg.Metrics, ResourceAttributes: a.cfg.ResourceAttributes}
+	build := metadata.MetricsBuilderConfig{Metrics: a.cfg.metrics(), ResourceAttributes: a.cfg.ResourceAttributes}
 	r.sinceBoot = metadata.NewMetricsBuilder(build, a.set, metadata.WithStartTime(pcommon.NewTimestampFromTime(boot)))
 	r.sinceStart = metadata.NewMetricsBuilder(build, a.set, metadata.WithStartTime(pcommon.NewTimestampFromTime(time.Now())))
-	// The first events may come before the first pass.
-	if r.rows, err = r.inventory.Pass(nil); r.rows == nil {
-		return nil, fmt.Errorf("read network namespaces: %w", err)
+	if err := a.firstPass(r, defs); err != nil {
+		return nil, err
 	}
 	return r, nil
+}
+
+// firstPass fills the inventory, which the first events may need before the first collection, and
+// finds out what may be read within namespaces.
+func (a *agent) firstPass(r *running, defs []probe.Definition) error {
+	var err error
+	if slices.ContainsFunc(defs, func(d probe.Definition) bool { return needs(d, netns.HookNetlink) }) {
+		if r.netlink, err = nslink.New(); err != nil {
+			return err
+		}
+		if err := r.inventory.ReadNetlink(r.netlink); err != nil {
+			return err
+		}
+	}
+	hook := kernel.Hook{Name: netns.HookNetlink, Variant: "setns"}
+	r.rows, err = r.inventory.Pass(nil)
+	var denied *nslink.PermissionError
+	if errors.As(err, &denied) {
+		hook.Variant, hook.Err = kernel.NoVariant, denied
+		r.inventory.StopNetlink()
+		r.rows, err = r.inventory.Pass(r.rows[:0])
+	}
+	if r.rows == nil {
+		return fmt.Errorf("read network namespaces: %w", err)
+	}
+	for _, d := range defs {
+		if !needs(d, netns.HookNetlink) {
+			continue
+		}
+		if cfg, _ := a.cfg.probe(d.Name); hook.Err != nil && cfg.Enabled != nil {
+			return fmt.Errorf("probe %s: %w", d.Name, hook.Err)
+		}
+		r.telemetry.setProbe(d.Name, []kernel.Hook{hook})
+		a.logProbe(d.Name, []kernel.Hook{hook})
+	}
+	return nil
 }
 
 // definitions returns the probes that shall run.
@@ -224,11 +269,20 @@ func (a *agent) openSource(r *running, k *kernel.Kernel, defs []probe.Definition
 	}
 	r.source, r.serves = source, source.Serves()
 	r.inventory = netns.NewInventory(source, a.cfg.RootPath, wanted)
+	r.root = os.DirFS(a.cfg.RootPath)
+	for _, d := range defs {
+		if d.Node != nil {
+			r.node = append(r.node, d)
+			hooks := []kernel.Hook{{Name: "node", Variant: "procfs"}}
+			r.telemetry.setProbe(d.Name, hooks)
+			a.logProbe(d.Name, hooks)
+		}
+	}
 	hooks := source.Hooks()
 	r.telemetry.setProbe("netns", hooks)
 	a.logProbe("netns", hooks)
 	for _, d := range defs {
-		if len(d.Counters) == 0 {
+		if len(d.Counters) == 0 || needs(d, netns.HookNetlink) {
 			continue
 		}
 		own := slices.DeleteFunc(slices.Clone(hooks), func(h kernel.Hook) bool { return !needs(d, h.Name) })
@@ -250,6 +304,8 @@ func needs(d probe.Definition, hook string) bool {
 			return hook == netns.HookSockets
 		case c.Tasks != nil:
 			return hook == netns.HookTasks
+		case c.Links != nil, c.Conntrack != nil:
+			return hook == netns.HookNetlink
 		}
 		return hook == netns.HookNamespaces
 	})
@@ -317,23 +373,25 @@ func (a *agent) collect(context.Context) (pmetric.Metrics, error) {
 	r.rows = rows
 	r.telemetry.namespaces.Store(int64(len(rows)))
 	snapshots, err := r.runner.Collect(r.inventory.Known)
+	node, nodeErr := r.readNode()
 	now := pcommon.NewTimestampFromTime(time.Now())
 	for i := range rows {
-		r.recordRow(&rows[i], snapshots, now)
+		r.recordRow(&rows[i], snapshots, node, now)
 	}
-	r.recordUnknown(snapshots, now)
+	r.recordNode(snapshots, node, now)
 	metrics := r.sinceBoot.Emit()
 	r.sinceStart.Emit().ResourceMetrics().MoveAndAppendTo(metrics.ResourceMetrics())
-	if err = errors.Join(passErr, err); err != nil {
+	r.telemetry.setSpent(r.budget.apply(metrics))
+	if err = errors.Join(passErr, err, nodeErr); err != nil {
 		err = scrapererror.NewPartialScrapeError(err, 1)
 	}
 	return metrics, err
 }
 
 // recordRow records all there is of one namespace.
-func (r *running) recordRow(row *netns.Row, snapshots []probe.Snapshot, now pcommon.Timestamp) {
+func (r *running) recordRow(row *netns.Row, snapshots []probe.Snapshot, node []probe.NodeSnapshot, now pcommon.Timestamp) {
 	for i, c := range r.counters {
-		if !r.serves[i] {
+		if !r.serves[i] || c.Links != nil && !row.Links || c.Conntrack != nil && !row.Conntrack {
 			continue
 		}
 		for _, record := range c.Record {
@@ -344,17 +402,46 @@ func (r *running) recordRow(row *netns.Row, snapshots []probe.Snapshot, now pcom
 		s.Record(r.sinceStart, now, row.ID, r.names)
 	}
 	ns, _ := r.inventory.Lookup(row.ID)
+	if ns.Host {
+		for _, s := range node {
+			s.RecordHost(r.sinceBoot, now)
+		}
+	}
 	resource := metadata.WithResource(r.resources.of(ns))
 	r.sinceBoot.EmitForResource(resource)
 	r.sinceStart.EmitForResource(resource)
 }
 
-// recordUnknown records what was counted where the namespace could not be told, as a fact of the node.
-func (r *running) recordUnknown(snapshots []probe.Snapshot, now pcommon.Timestamp) {
+// recordNode records the facts of the node, among them what was counted where the namespace could
+// not be told.
+func (r *running) recordNode(snapshots []probe.Snapshot, node []probe.NodeSnapshot, now pcommon.Timestamp) {
 	for _, s := range snapshots {
 		if slices.Contains(s.Namespaces(), netns.ID{}) {
 			s.Record(r.sinceStart, now, netns.ID{}, r.names)
 		}
 	}
-	r.sinceStart.EmitForResource(metadata.WithResource(r.resources.of(netns.Namespace{})))
+	for _, s := range node {
+		s.RecordNode(r.sinceBoot, now)
+	}
+	resource := metadata.WithResource(r.resources.of(netns.Namespace{}))
+	r.sinceBoot.EmitForResource(resource)
+	r.sinceStart.EmitForResource(resource)
+}
+
+// readNode reads what the kernel keeps for the node as a whole. One probe that fails does not hide
+// the others.
+func (r *running) readNode() ([]probe.NodeSnapshot, error) {
+	var (
+		snapshots []probe.NodeSnapshot
+		errs      []error
+	)
+	for _, d := range r.node {
+		s, err := d.Node(r.root)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("probe %s: %w", d.Name, err))
+			continue
+		}
+		snapshots = append(snapshots, s)
+	}
+	return snapshots, errors.Join(errs...)
 }

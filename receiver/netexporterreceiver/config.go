@@ -33,6 +33,14 @@ type Config struct {
 	// Probes are the settings of the probes by name.
 	Probes map[string]probe.Config `mapstructure:"probes"`
 
+	// MaxSeries is the most series that a pass yields, 0 for no limit. What is over it is left out
+	// or folded, and counted: first the zeros of namespaces in which nothing moves, then the youngest
+	// namespaces as a whole, which become one named other.
+	MaxSeries int `mapstructure:"max_series"`
+	// DocumentedSpellings tells whether metrics whose documented name is misspelt are served under
+	// that name, too.
+	DocumentedSpellings bool `mapstructure:"documented_spellings"`
+
 	// Metrics, Events and ResourceAttributes switch single ones of them off.
 	Metrics            metadata.MetricsConfig            `mapstructure:"metrics"`
 	Events             metadata.EventsConfig             `mapstructure:"events"`
@@ -41,15 +49,23 @@ type Config struct {
 	_ struct{}
 }
 
-const defaultCollectionInterval = 5 * time.Second
+const (
+	defaultCollectionInterval = 5 * time.Second
+	// defaultMaxSeries is what some 2,000 namespaces have.
+	defaultMaxSeries = 200_000
+)
 
 func createDefaultConfig() component.Config {
 	cfg := scraperhelper.NewDefaultControllerConfig()
 	cfg.CollectionInterval = defaultCollectionInterval
 	return &Config{
-		ControllerConfig:   cfg,
-		RootPath:           "/",
-		DefaultProbes:      true,
+		ControllerConfig: cfg,
+		RootPath:         "/",
+		DefaultProbes:    true,
+		MaxSeries:        defaultMaxSeries,
+
+		DocumentedSpellings: true,
+
 		Metrics:            metadata.DefaultMetricsConfig(),
 		Events:             metadata.DefaultEventsConfig(),
 		ResourceAttributes: metadata.DefaultResourceAttributesConfig(),
@@ -75,6 +91,9 @@ func (c *Config) Validate() error {
 	var errs []error
 	if !filepath.IsAbs(c.RootPath) {
 		errs = append(errs, fmt.Errorf("root_path: must be an absolute path, got %q", c.RootPath))
+	}
+	if c.MaxSeries < 0 {
+		errs = append(errs, fmt.Errorf("max_series: must be 0 or more, got %d", c.MaxSeries))
 	}
 	known := map[string]probe.Definition{}
 	for _, d := range probes.All() {
@@ -104,4 +123,22 @@ func (c *Config) probe(name string) (cfg probe.Config, wanted bool) {
 		return probe.DefaultConfig(), c.DefaultProbes
 	}
 	return cfg, cfg.Enabled == nil || *cfg.Enabled
+}
+
+// metrics returns which metrics are served.
+func (c *Config) metrics() metadata.MetricsConfig {
+	m := c.Metrics
+	if c.DocumentedSpellings {
+		return m
+	}
+	for _, enabled := range []*bool{
+		&m.InspectorPodAbnormalalloss.Enabled,
+		&m.InspectorPodIoiowritebyres.Enabled,
+		&m.InspectorPodTcpactiveopenes.Enabled,
+		&m.InspectorPodTcppassiveopenes.Enabled,
+		&m.InspectorPodTotalloss.Enabled,
+	} {
+		*enabled = false
+	}
+	return m
 }

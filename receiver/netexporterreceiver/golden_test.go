@@ -124,9 +124,9 @@ func newFixed(t *testing.T) *running {
 func TestGoldenMetrics(t *testing.T) {
 	r := newFixed(t)
 	for i := range r.rows {
-		r.recordRow(&r.rows[i], nil, 1)
+		r.recordRow(&r.rows[i], nil, nil, 1)
 	}
-	r.recordUnknown(nil, 1)
+	r.recordNode(nil, nil, 1)
 	got := r.sinceBoot.Emit()
 	r.sinceStart.Emit().ResourceMetrics().MoveAndAppendTo(got.ResourceMetrics())
 	compareMetrics(t, filepath.Join("testdata", "metrics.yaml"), got)

@@ -233,3 +233,85 @@ func TestUsageEqualsProc(t *testing.T) {
 	assert.Zero(t, after["inspector_pod_fdopenfd"])
 	assert.GreaterOrEqual(t, after["inspector_pod_ioioreadsyscall"], got["inspector_pod_ioioreadsyscall"])
 }
+
+// procLinks sums up /proc/net/dev of a namespace but loopback.
+func procLinks(t testing.TB, n *nettest.Namespace) series {
+	s := series{}
+	n.Do(t, func() {
+		raw, err := os.ReadFile("/proc/thread-self/net/dev")
+		require.NoError(t, err)
+		for line := range strings.Lines(string(raw)) {
+			name, rest, ok := strings.Cut(line, ":")
+			if !ok || strings.TrimSpace(name) == "lo" {
+				continue
+			}
+			fields := strings.Fields(rest)
+			for name, column := range map[string]int{
+				"rxbytes": 0, "rxpackets": 1, "rxerrors": 2, "rxdropped": 3,
+				"txbytes": 8, "txpackets": 9, "txerrors": 10, "txdropped": 11,
+			} {
+				value, err := strconv.ParseInt(fields[column], 10, 64)
+				require.NoError(t, err)
+				s[name] += value
+			}
+		}
+	})
+	return s
+}
+
+func TestLinksEqualProc(t *testing.T) {
+	r := start(t, nil)
+	p := nettest.New(t)
+	everyStimulus(t, p)
+	for _, n := range []*nettest.Namespace{p.A, p.B} {
+		var want, got series
+		nettest.Wait(t, "the link to be at rest", func() bool {
+			want = procLinks(t, n)
+			got = r.pass(t)[n.Inode]
+			return assert.ObjectsAreEqual(want, procLinks(t, n))
+		})
+		require.Positive(t, want["rxbytes"])
+		for name, value := range want {
+			assert.Equal(t, value, got["inspector_pod_netdev"+name], "%s of %s", name, n.Name)
+		}
+	}
+}
+
+// A namespace into which nothing leads has no interface counters rather than wrong ones.
+func TestNothingLeadsIntoTheNamespace(t *testing.T) {
+	r := start(t, nil)
+	n := nettest.NewNamespace(t)
+	f := n.HideName(t)
+	got := r.pass(t)[n.Inode]
+	require.NotNil(t, got, "a namespace without a process and without a name is found all the same")
+	assert.Contains(t, got, "inspector_pod_udpnoports")
+	assert.NotContains(t, got, "inspector_pod_netdevrxbytes")
+	assert.NotContains(t, got, "inspector_pod_conntrackentries")
+	f()
+	assert.Contains(t, r.pass(t)[n.Inode], "inspector_pod_netdevrxbytes")
+}
+
+func TestConntrackEqualsProc(t *testing.T) {
+	r := start(t, nil)
+	p := nettest.New(t)
+	p.TrackConnections(t)
+	for _, f := range nettest.Families() {
+		p.ConnectTCP(t, f)
+		p.UDPToClosedPort(t, f, 3, false)
+	}
+	var entries int64
+	p.B.Do(t, func() {
+		raw, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
+		require.NoError(t, err)
+		entries, err = strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64)
+		require.NoError(t, err)
+	})
+	got := r.pass(t)
+	require.Positive(t, entries)
+	assert.Equal(t, entries, got[p.B.Inode]["inspector_pod_conntrackentries"])
+	assert.Contains(t, got[p.A.Inode], "inspector_pod_conntrackentries")
+	assert.Zero(t, got[p.A.Inode]["inspector_pod_conntrackentries"], "nothing is tracked there")
+	for _, name := range []string{"found", "insert", "invalid", "ignore", "insertfailed", "drop", "earlydrop", "searchrestart"} {
+		assert.Contains(t, got[p.B.Inode], "inspector_pod_conntrack"+name)
+	}
+}

@@ -102,20 +102,13 @@ func byNamespace(metrics pmetric.Metrics) map[uint64]series {
 		}
 		for _, sm := range rm.ScopeMetrics().All() {
 			for _, m := range sm.Metrics().All() {
-				for _, dp := range points(m).All() {
+				for _, dp := range pointsOf(m).All() {
 					all[inode][m.Name()+labels(dp.Attributes())] = dp.IntValue()
 				}
 			}
 		}
 	}
 	return all
-}
-
-func points(m pmetric.Metric) pmetric.NumberDataPointSlice {
-	if m.Type() == pmetric.MetricTypeGauge {
-		return m.Gauge().DataPoints()
-	}
-	return m.Sum().DataPoints()
 }
 
 func labels(attrs pcommon.Map) string {

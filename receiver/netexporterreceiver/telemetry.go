@@ -22,7 +22,8 @@ import (
 type telemetry struct {
 	*metadata.TelemetryBuilder
 
-	namespaces atomic.Int64
+	namespaces            atomic.Int64
+	served, zeros, folded atomic.Int64 // series
 
 	mu    sync.Mutex
 	hooks map[string][]kernel.Hook // by probe; none if it does not run
@@ -38,6 +39,12 @@ func newTelemetry(set component.TelemetrySettings) (*telemetry, error) {
 	if err := errors.Join(
 		tb.RegisterNetexporterNetnsCallback(func(_ context.Context, o metric.Int64Observer) error {
 			o.Observe(t.namespaces.Load())
+			return nil
+		}),
+		tb.RegisterNetexporterSeriesCallback(func(_ context.Context, o metric.Int64Observer) error {
+			for state, n := range map[string]*atomic.Int64{"served": &t.served, "zero_left_out": &t.zeros, "folded": &t.folded} {
+				o.Observe(n.Load(), metric.WithAttributes(attribute.String("state", state)))
+			}
 			return nil
 		}),
 		tb.RegisterNetexporterProbeUpCallback(t.observeUp),
@@ -66,6 +73,13 @@ func (t *telemetry) setProbe(name string, hooks []kernel.Hook) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.hooks[name] = hooks
+}
+
+// setSpent takes note of the series of a pass.
+func (t *telemetry) setSpent(s spent) {
+	t.served.Store(s.served)
+	t.zeros.Store(s.zeros)
+	t.folded.Store(s.folded)
 }
 
 // setStats makes the statistics of the probes known.

@@ -9,6 +9,166 @@ import (
 	"go.opentelemetry.io/collector/filter"
 )
 
+// InspectorNodeSlabtcpslabobjactiveMetricConfig provides config for the inspector_node_slabtcpslabobjactive metric.
+type InspectorNodeSlabtcpslabobjactiveMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorNodeSlabtcpslabobjactiveMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorNodeSlabtcpslabobjnumMetricConfig provides config for the inspector_node_slabtcpslabobjnum metric.
+type InspectorNodeSlabtcpslabobjnumMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorNodeSlabtcpslabobjnumMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorNodeSlabtcpslabobjperslabMetricConfig provides config for the inspector_node_slabtcpslabobjperslab metric.
+type InspectorNodeSlabtcpslabobjperslabMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorNodeSlabtcpslabobjperslabMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorNodeSlabtcpslabobjsizeMetricConfig provides config for the inspector_node_slabtcpslabobjsize metric.
+type InspectorNodeSlabtcpslabobjsizeMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorNodeSlabtcpslabobjsizeMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorNodeSlabtcpslabpagesperslabMetricConfig provides config for the inspector_node_slabtcpslabpagesperslab metric.
+type InspectorNodeSlabtcpslabpagesperslabMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorNodeSlabtcpslabpagesperslabMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorNodeSoftnetdroppedMetricConfig provides config for the inspector_node_softnetdropped metric.
+type InspectorNodeSoftnetdroppedMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorNodeSoftnetdroppedMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorNodeSoftnetprocessedMetricConfig provides config for the inspector_node_softnetprocessed metric.
+type InspectorNodeSoftnetprocessedMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorNodeSoftnetprocessedMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorNodeSoftnettimesqueezeMetricConfig provides config for the inspector_node_softnettimesqueeze metric.
+type InspectorNodeSoftnettimesqueezeMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorNodeSoftnettimesqueezeMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // InspectorPodAbnormalallossMetricConfig provides config for the inspector_pod_abnormalalloss metric.
 type InspectorPodAbnormalallossMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -16,6 +176,186 @@ type InspectorPodAbnormalallossMetricConfig struct {
 }
 
 func (ms *InspectorPodAbnormalallossMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodConntrackdropMetricConfig provides config for the inspector_pod_conntrackdrop metric.
+type InspectorPodConntrackdropMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodConntrackdropMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodConntrackearlydropMetricConfig provides config for the inspector_pod_conntrackearlydrop metric.
+type InspectorPodConntrackearlydropMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodConntrackearlydropMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodConntrackentriesMetricConfig provides config for the inspector_pod_conntrackentries metric.
+type InspectorPodConntrackentriesMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodConntrackentriesMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodConntrackfoundMetricConfig provides config for the inspector_pod_conntrackfound metric.
+type InspectorPodConntrackfoundMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodConntrackfoundMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodConntrackignoreMetricConfig provides config for the inspector_pod_conntrackignore metric.
+type InspectorPodConntrackignoreMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodConntrackignoreMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodConntrackinsertMetricConfig provides config for the inspector_pod_conntrackinsert metric.
+type InspectorPodConntrackinsertMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodConntrackinsertMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodConntrackinsertfailedMetricConfig provides config for the inspector_pod_conntrackinsertfailed metric.
+type InspectorPodConntrackinsertfailedMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodConntrackinsertfailedMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodConntrackinvalidMetricConfig provides config for the inspector_pod_conntrackinvalid metric.
+type InspectorPodConntrackinvalidMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodConntrackinvalidMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodConntracksearchrestartMetricConfig provides config for the inspector_pod_conntracksearchrestart metric.
+type InspectorPodConntracksearchrestartMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodConntracksearchrestartMetricConfig) Unmarshal(parser *confmap.Conf) error {
 	if parser == nil {
 		return nil
 	}
@@ -169,6 +509,166 @@ func (ms *InspectorPodIoiowritesyscallMetricConfig) Unmarshal(parser *confmap.Co
 	return nil
 }
 
+// InspectorPodNetdevrxbytesMetricConfig provides config for the inspector_pod_netdevrxbytes metric.
+type InspectorPodNetdevrxbytesMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodNetdevrxbytesMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodNetdevrxdroppedMetricConfig provides config for the inspector_pod_netdevrxdropped metric.
+type InspectorPodNetdevrxdroppedMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodNetdevrxdroppedMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodNetdevrxerrorsMetricConfig provides config for the inspector_pod_netdevrxerrors metric.
+type InspectorPodNetdevrxerrorsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodNetdevrxerrorsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodNetdevrxpacketsMetricConfig provides config for the inspector_pod_netdevrxpackets metric.
+type InspectorPodNetdevrxpacketsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodNetdevrxpacketsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodNetdevtxbytesMetricConfig provides config for the inspector_pod_netdevtxbytes metric.
+type InspectorPodNetdevtxbytesMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodNetdevtxbytesMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodNetdevtxdroppedMetricConfig provides config for the inspector_pod_netdevtxdropped metric.
+type InspectorPodNetdevtxdroppedMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodNetdevtxdroppedMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodNetdevtxerrorsMetricConfig provides config for the inspector_pod_netdevtxerrors metric.
+type InspectorPodNetdevtxerrorsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodNetdevtxerrorsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodNetdevtxpacketsMetricConfig provides config for the inspector_pod_netdevtxpackets metric.
+type InspectorPodNetdevtxpacketsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodNetdevtxpacketsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // InspectorPodPacketlossAbnormalMetricConfig provides config for the inspector_pod_packetloss_abnormal metric.
 type InspectorPodPacketlossAbnormalMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -244,6 +744,166 @@ type InspectorPodPacketlossTotalMetricConfig struct {
 }
 
 func (ms *InspectorPodPacketlossTotalMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodSlabtcpslabobjactiveMetricConfig provides config for the inspector_pod_slabtcpslabobjactive metric.
+type InspectorPodSlabtcpslabobjactiveMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodSlabtcpslabobjactiveMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodSlabtcpslabobjnumMetricConfig provides config for the inspector_pod_slabtcpslabobjnum metric.
+type InspectorPodSlabtcpslabobjnumMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodSlabtcpslabobjnumMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodSlabtcpslabobjperslabMetricConfig provides config for the inspector_pod_slabtcpslabobjperslab metric.
+type InspectorPodSlabtcpslabobjperslabMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodSlabtcpslabobjperslabMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodSlabtcpslabobjsizeMetricConfig provides config for the inspector_pod_slabtcpslabobjsize metric.
+type InspectorPodSlabtcpslabobjsizeMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodSlabtcpslabobjsizeMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodSlabtcpslabpagesperslabMetricConfig provides config for the inspector_pod_slabtcpslabpagesperslab metric.
+type InspectorPodSlabtcpslabpagesperslabMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodSlabtcpslabpagesperslabMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodSoftnetdroppedMetricConfig provides config for the inspector_pod_softnetdropped metric.
+type InspectorPodSoftnetdroppedMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodSoftnetdroppedMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodSoftnetprocessedMetricConfig provides config for the inspector_pod_softnetprocessed metric.
+type InspectorPodSoftnetprocessedMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodSoftnetprocessedMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodSoftnettimesqueezeMetricConfig provides config for the inspector_pod_softnettimesqueeze metric.
+type InspectorPodSoftnettimesqueezeMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodSoftnettimesqueezeMetricConfig) Unmarshal(parser *confmap.Conf) error {
 	if parser == nil {
 		return nil
 	}
@@ -1108,7 +1768,24 @@ func (ms *InspectorPodUdpsndbuferrorsMetricConfig) Unmarshal(parser *confmap.Con
 
 // MetricsConfig provides config for netexporter metrics.
 type MetricsConfig struct {
+	InspectorNodeSlabtcpslabobjactive        InspectorNodeSlabtcpslabobjactiveMetricConfig        `mapstructure:"inspector_node_slabtcpslabobjactive"`
+	InspectorNodeSlabtcpslabobjnum           InspectorNodeSlabtcpslabobjnumMetricConfig           `mapstructure:"inspector_node_slabtcpslabobjnum"`
+	InspectorNodeSlabtcpslabobjperslab       InspectorNodeSlabtcpslabobjperslabMetricConfig       `mapstructure:"inspector_node_slabtcpslabobjperslab"`
+	InspectorNodeSlabtcpslabobjsize          InspectorNodeSlabtcpslabobjsizeMetricConfig          `mapstructure:"inspector_node_slabtcpslabobjsize"`
+	InspectorNodeSlabtcpslabpagesperslab     InspectorNodeSlabtcpslabpagesperslabMetricConfig     `mapstructure:"inspector_node_slabtcpslabpagesperslab"`
+	InspectorNodeSoftnetdropped              InspectorNodeSoftnetdroppedMetricConfig              `mapstructure:"inspector_node_softnetdropped"`
+	InspectorNodeSoftnetprocessed            InspectorNodeSoftnetprocessedMetricConfig            `mapstructure:"inspector_node_softnetprocessed"`
+	InspectorNodeSoftnettimesqueeze          InspectorNodeSoftnettimesqueezeMetricConfig          `mapstructure:"inspector_node_softnettimesqueeze"`
 	InspectorPodAbnormalalloss               InspectorPodAbnormalallossMetricConfig               `mapstructure:"inspector_pod_abnormalalloss"`
+	InspectorPodConntrackdrop                InspectorPodConntrackdropMetricConfig                `mapstructure:"inspector_pod_conntrackdrop"`
+	InspectorPodConntrackearlydrop           InspectorPodConntrackearlydropMetricConfig           `mapstructure:"inspector_pod_conntrackearlydrop"`
+	InspectorPodConntrackentries             InspectorPodConntrackentriesMetricConfig             `mapstructure:"inspector_pod_conntrackentries"`
+	InspectorPodConntrackfound               InspectorPodConntrackfoundMetricConfig               `mapstructure:"inspector_pod_conntrackfound"`
+	InspectorPodConntrackignore              InspectorPodConntrackignoreMetricConfig              `mapstructure:"inspector_pod_conntrackignore"`
+	InspectorPodConntrackinsert              InspectorPodConntrackinsertMetricConfig              `mapstructure:"inspector_pod_conntrackinsert"`
+	InspectorPodConntrackinsertfailed        InspectorPodConntrackinsertfailedMetricConfig        `mapstructure:"inspector_pod_conntrackinsertfailed"`
+	InspectorPodConntrackinvalid             InspectorPodConntrackinvalidMetricConfig             `mapstructure:"inspector_pod_conntrackinvalid"`
+	InspectorPodConntracksearchrestart       InspectorPodConntracksearchrestartMetricConfig       `mapstructure:"inspector_pod_conntracksearchrestart"`
 	InspectorPodFdopenfd                     InspectorPodFdopenfdMetricConfig                     `mapstructure:"inspector_pod_fdopenfd"`
 	InspectorPodFdopensocket                 InspectorPodFdopensocketMetricConfig                 `mapstructure:"inspector_pod_fdopensocket"`
 	InspectorPodIoioreadbytes                InspectorPodIoioreadbytesMetricConfig                `mapstructure:"inspector_pod_ioioreadbytes"`
@@ -1116,9 +1793,25 @@ type MetricsConfig struct {
 	InspectorPodIoiowritebyres               InspectorPodIoiowritebyresMetricConfig               `mapstructure:"inspector_pod_ioiowritebyres"`
 	InspectorPodIoiowritebytes               InspectorPodIoiowritebytesMetricConfig               `mapstructure:"inspector_pod_ioiowritebytes"`
 	InspectorPodIoiowritesyscall             InspectorPodIoiowritesyscallMetricConfig             `mapstructure:"inspector_pod_ioiowritesyscall"`
+	InspectorPodNetdevrxbytes                InspectorPodNetdevrxbytesMetricConfig                `mapstructure:"inspector_pod_netdevrxbytes"`
+	InspectorPodNetdevrxdropped              InspectorPodNetdevrxdroppedMetricConfig              `mapstructure:"inspector_pod_netdevrxdropped"`
+	InspectorPodNetdevrxerrors               InspectorPodNetdevrxerrorsMetricConfig               `mapstructure:"inspector_pod_netdevrxerrors"`
+	InspectorPodNetdevrxpackets              InspectorPodNetdevrxpacketsMetricConfig              `mapstructure:"inspector_pod_netdevrxpackets"`
+	InspectorPodNetdevtxbytes                InspectorPodNetdevtxbytesMetricConfig                `mapstructure:"inspector_pod_netdevtxbytes"`
+	InspectorPodNetdevtxdropped              InspectorPodNetdevtxdroppedMetricConfig              `mapstructure:"inspector_pod_netdevtxdropped"`
+	InspectorPodNetdevtxerrors               InspectorPodNetdevtxerrorsMetricConfig               `mapstructure:"inspector_pod_netdevtxerrors"`
+	InspectorPodNetdevtxpackets              InspectorPodNetdevtxpacketsMetricConfig              `mapstructure:"inspector_pod_netdevtxpackets"`
 	InspectorPodPacketlossAbnormal           InspectorPodPacketlossAbnormalMetricConfig           `mapstructure:"inspector_pod_packetloss_abnormal"`
 	InspectorPodPacketlossByReason           InspectorPodPacketlossByReasonMetricConfig           `mapstructure:"inspector_pod_packetloss_by_reason"`
 	InspectorPodPacketlossTotal              InspectorPodPacketlossTotalMetricConfig              `mapstructure:"inspector_pod_packetloss_total"`
+	InspectorPodSlabtcpslabobjactive         InspectorPodSlabtcpslabobjactiveMetricConfig         `mapstructure:"inspector_pod_slabtcpslabobjactive"`
+	InspectorPodSlabtcpslabobjnum            InspectorPodSlabtcpslabobjnumMetricConfig            `mapstructure:"inspector_pod_slabtcpslabobjnum"`
+	InspectorPodSlabtcpslabobjperslab        InspectorPodSlabtcpslabobjperslabMetricConfig        `mapstructure:"inspector_pod_slabtcpslabobjperslab"`
+	InspectorPodSlabtcpslabobjsize           InspectorPodSlabtcpslabobjsizeMetricConfig           `mapstructure:"inspector_pod_slabtcpslabobjsize"`
+	InspectorPodSlabtcpslabpagesperslab      InspectorPodSlabtcpslabpagesperslabMetricConfig      `mapstructure:"inspector_pod_slabtcpslabpagesperslab"`
+	InspectorPodSoftnetdropped               InspectorPodSoftnetdroppedMetricConfig               `mapstructure:"inspector_pod_softnetdropped"`
+	InspectorPodSoftnetprocessed             InspectorPodSoftnetprocessedMetricConfig             `mapstructure:"inspector_pod_softnetprocessed"`
+	InspectorPodSoftnettimesqueeze           InspectorPodSoftnettimesqueezeMetricConfig           `mapstructure:"inspector_pod_softnettimesqueeze"`
 	InspectorPodTcpactiveopenes              InspectorPodTcpactiveopenesMetricConfig              `mapstructure:"inspector_pod_tcpactiveopenes"`
 	InspectorPodTcpactiveopens               InspectorPodTcpactiveopensMetricConfig               `mapstructure:"inspector_pod_tcpactiveopens"`
 	InspectorPodTcpcurrestab                 InspectorPodTcpcurrestabMetricConfig                 `mapstructure:"inspector_pod_tcpcurrestab"`
@@ -1164,7 +1857,58 @@ type MetricsConfig struct {
 
 func DefaultMetricsConfig() MetricsConfig {
 	return MetricsConfig{
+		InspectorNodeSlabtcpslabobjactive: InspectorNodeSlabtcpslabobjactiveMetricConfig{
+			Enabled: true,
+		},
+		InspectorNodeSlabtcpslabobjnum: InspectorNodeSlabtcpslabobjnumMetricConfig{
+			Enabled: true,
+		},
+		InspectorNodeSlabtcpslabobjperslab: InspectorNodeSlabtcpslabobjperslabMetricConfig{
+			Enabled: true,
+		},
+		InspectorNodeSlabtcpslabobjsize: InspectorNodeSlabtcpslabobjsizeMetricConfig{
+			Enabled: true,
+		},
+		InspectorNodeSlabtcpslabpagesperslab: InspectorNodeSlabtcpslabpagesperslabMetricConfig{
+			Enabled: true,
+		},
+		InspectorNodeSoftnetdropped: InspectorNodeSoftnetdroppedMetricConfig{
+			Enabled: true,
+		},
+		InspectorNodeSoftnetprocessed: InspectorNodeSoftnetprocessedMetricConfig{
+			Enabled: true,
+		},
+		InspectorNodeSoftnettimesqueeze: InspectorNodeSoftnettimesqueezeMetricConfig{
+			Enabled: true,
+		},
 		InspectorPodAbnormalalloss: InspectorPodAbnormalallossMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodConntrackdrop: InspectorPodConntrackdropMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodConntrackearlydrop: InspectorPodConntrackearlydropMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodConntrackentries: InspectorPodConntrackentriesMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodConntrackfound: InspectorPodConntrackfoundMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodConntrackignore: InspectorPodConntrackignoreMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodConntrackinsert: InspectorPodConntrackinsertMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodConntrackinsertfailed: InspectorPodConntrackinsertfailedMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodConntrackinvalid: InspectorPodConntrackinvalidMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodConntracksearchrestart: InspectorPodConntracksearchrestartMetricConfig{
 			Enabled: true,
 		},
 		InspectorPodFdopenfd: InspectorPodFdopenfdMetricConfig{
@@ -1188,6 +1932,30 @@ func DefaultMetricsConfig() MetricsConfig {
 		InspectorPodIoiowritesyscall: InspectorPodIoiowritesyscallMetricConfig{
 			Enabled: true,
 		},
+		InspectorPodNetdevrxbytes: InspectorPodNetdevrxbytesMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodNetdevrxdropped: InspectorPodNetdevrxdroppedMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodNetdevrxerrors: InspectorPodNetdevrxerrorsMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodNetdevrxpackets: InspectorPodNetdevrxpacketsMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodNetdevtxbytes: InspectorPodNetdevtxbytesMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodNetdevtxdropped: InspectorPodNetdevtxdroppedMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodNetdevtxerrors: InspectorPodNetdevtxerrorsMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodNetdevtxpackets: InspectorPodNetdevtxpacketsMetricConfig{
+			Enabled: true,
+		},
 		InspectorPodPacketlossAbnormal: InspectorPodPacketlossAbnormalMetricConfig{
 			Enabled: true,
 		},
@@ -1197,6 +1965,30 @@ func DefaultMetricsConfig() MetricsConfig {
 			EnabledAttributes:   []InspectorPodPacketlossByReasonMetricAttributeKey{InspectorPodPacketlossByReasonMetricAttributeKeyDropReason},
 		},
 		InspectorPodPacketlossTotal: InspectorPodPacketlossTotalMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodSlabtcpslabobjactive: InspectorPodSlabtcpslabobjactiveMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodSlabtcpslabobjnum: InspectorPodSlabtcpslabobjnumMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodSlabtcpslabobjperslab: InspectorPodSlabtcpslabobjperslabMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodSlabtcpslabobjsize: InspectorPodSlabtcpslabobjsizeMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodSlabtcpslabpagesperslab: InspectorPodSlabtcpslabpagesperslabMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodSoftnetdropped: InspectorPodSoftnetdroppedMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodSoftnetprocessed: InspectorPodSoftnetprocessedMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodSoftnettimesqueeze: InspectorPodSoftnettimesqueezeMetricConfig{
 			Enabled: true,
 		},
 		InspectorPodTcpactiveopenes: InspectorPodTcpactiveopenesMetricConfig{
@@ -1422,6 +2214,7 @@ type ResourceAttributesConfig struct {
 	HostName           ResourceAttributeConfig `mapstructure:"host.name"`
 	K8sPodUID          ResourceAttributeConfig `mapstructure:"k8s.pod.uid"`
 	NetworkNetnsCookie ResourceAttributeConfig `mapstructure:"network.netns.cookie"`
+	NetworkNetnsFolded ResourceAttributeConfig `mapstructure:"network.netns.folded"`
 	NetworkNetnsHost   ResourceAttributeConfig `mapstructure:"network.netns.host"`
 	NetworkNetnsInode  ResourceAttributeConfig `mapstructure:"network.netns.inode"`
 	NetworkNetnsName   ResourceAttributeConfig `mapstructure:"network.netns.name"`
@@ -1439,6 +2232,9 @@ func DefaultResourceAttributesConfig() ResourceAttributesConfig {
 			Enabled: true,
 		},
 		NetworkNetnsCookie: ResourceAttributeConfig{
+			Enabled: true,
+		},
+		NetworkNetnsFolded: ResourceAttributeConfig{
 			Enabled: true,
 		},
 		NetworkNetnsHost: ResourceAttributeConfig{

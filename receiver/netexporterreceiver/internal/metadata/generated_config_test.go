@@ -26,7 +26,58 @@ func TestMetricsBuilderConfig(t *testing.T) {
 			name: "all_set",
 			want: MetricsBuilderConfig{
 				Metrics: MetricsConfig{
+					InspectorNodeSlabtcpslabobjactive: InspectorNodeSlabtcpslabobjactiveMetricConfig{
+						Enabled: true,
+					},
+					InspectorNodeSlabtcpslabobjnum: InspectorNodeSlabtcpslabobjnumMetricConfig{
+						Enabled: true,
+					},
+					InspectorNodeSlabtcpslabobjperslab: InspectorNodeSlabtcpslabobjperslabMetricConfig{
+						Enabled: true,
+					},
+					InspectorNodeSlabtcpslabobjsize: InspectorNodeSlabtcpslabobjsizeMetricConfig{
+						Enabled: true,
+					},
+					InspectorNodeSlabtcpslabpagesperslab: InspectorNodeSlabtcpslabpagesperslabMetricConfig{
+						Enabled: true,
+					},
+					InspectorNodeSoftnetdropped: InspectorNodeSoftnetdroppedMetricConfig{
+						Enabled: true,
+					},
+					InspectorNodeSoftnetprocessed: InspectorNodeSoftnetprocessedMetricConfig{
+						Enabled: true,
+					},
+					InspectorNodeSoftnettimesqueeze: InspectorNodeSoftnettimesqueezeMetricConfig{
+						Enabled: true,
+					},
 					InspectorPodAbnormalalloss: InspectorPodAbnormalallossMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodConntrackdrop: InspectorPodConntrackdropMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodConntrackearlydrop: InspectorPodConntrackearlydropMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodConntrackentries: InspectorPodConntrackentriesMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodConntrackfound: InspectorPodConntrackfoundMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodConntrackignore: InspectorPodConntrackignoreMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodConntrackinsert: InspectorPodConntrackinsertMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodConntrackinsertfailed: InspectorPodConntrackinsertfailedMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodConntrackinvalid: InspectorPodConntrackinvalidMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodConntracksearchrestart: InspectorPodConntracksearchrestartMetricConfig{
 						Enabled: true,
 					},
 					InspectorPodFdopenfd: InspectorPodFdopenfdMetricConfig{
@@ -50,6 +101,30 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					InspectorPodIoiowritesyscall: InspectorPodIoiowritesyscallMetricConfig{
 						Enabled: true,
 					},
+					InspectorPodNetdevrxbytes: InspectorPodNetdevrxbytesMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodNetdevrxdropped: InspectorPodNetdevrxdroppedMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodNetdevrxerrors: InspectorPodNetdevrxerrorsMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodNetdevrxpackets: InspectorPodNetdevrxpacketsMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodNetdevtxbytes: InspectorPodNetdevtxbytesMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodNetdevtxdropped: InspectorPodNetdevtxdroppedMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodNetdevtxerrors: InspectorPodNetdevtxerrorsMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodNetdevtxpackets: InspectorPodNetdevtxpacketsMetricConfig{
+						Enabled: true,
+					},
 					InspectorPodPacketlossAbnormal: InspectorPodPacketlossAbnormalMetricConfig{
 						Enabled: true,
 					},
@@ -59,6 +134,30 @@ func TestMetricsBuilderConfig(t *testing.T) {
 						EnabledAttributes:   []InspectorPodPacketlossByReasonMetricAttributeKey{InspectorPodPacketlossByReasonMetricAttributeKeyDropReason},
 					},
 					InspectorPodPacketlossTotal: InspectorPodPacketlossTotalMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodSlabtcpslabobjactive: InspectorPodSlabtcpslabobjactiveMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodSlabtcpslabobjnum: InspectorPodSlabtcpslabobjnumMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodSlabtcpslabobjperslab: InspectorPodSlabtcpslabobjperslabMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodSlabtcpslabobjsize: InspectorPodSlabtcpslabobjsizeMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodSlabtcpslabpagesperslab: InspectorPodSlabtcpslabpagesperslabMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodSoftnetdropped: InspectorPodSoftnetdroppedMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodSoftnetprocessed: InspectorPodSoftnetprocessedMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodSoftnettimesqueeze: InspectorPodSoftnettimesqueezeMetricConfig{
 						Enabled: true,
 					},
 					InspectorPodTcpactiveopenes: InspectorPodTcpactiveopenesMetricConfig{
@@ -192,6 +291,7 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					HostName:           ResourceAttributeConfig{Enabled: true},
 					K8sPodUID:          ResourceAttributeConfig{Enabled: true},
 					NetworkNetnsCookie: ResourceAttributeConfig{Enabled: true},
+					NetworkNetnsFolded: ResourceAttributeConfig{Enabled: true},
 					NetworkNetnsHost:   ResourceAttributeConfig{Enabled: true},
 					NetworkNetnsInode:  ResourceAttributeConfig{Enabled: true},
 					NetworkNetnsName:   ResourceAttributeConfig{Enabled: true},
@@ -202,7 +302,58 @@ func TestMetricsBuilderConfig(t *testing.T) {
 			name: "none_set",
 			want: MetricsBuilderConfig{
 				Metrics: MetricsConfig{
+					InspectorNodeSlabtcpslabobjactive: InspectorNodeSlabtcpslabobjactiveMetricConfig{
+						Enabled: false,
+					},
+					InspectorNodeSlabtcpslabobjnum: InspectorNodeSlabtcpslabobjnumMetricConfig{
+						Enabled: false,
+					},
+					InspectorNodeSlabtcpslabobjperslab: InspectorNodeSlabtcpslabobjperslabMetricConfig{
+						Enabled: false,
+					},
+					InspectorNodeSlabtcpslabobjsize: InspectorNodeSlabtcpslabobjsizeMetricConfig{
+						Enabled: false,
+					},
+					InspectorNodeSlabtcpslabpagesperslab: InspectorNodeSlabtcpslabpagesperslabMetricConfig{
+						Enabled: false,
+					},
+					InspectorNodeSoftnetdropped: InspectorNodeSoftnetdroppedMetricConfig{
+						Enabled: false,
+					},
+					InspectorNodeSoftnetprocessed: InspectorNodeSoftnetprocessedMetricConfig{
+						Enabled: false,
+					},
+					InspectorNodeSoftnettimesqueeze: InspectorNodeSoftnettimesqueezeMetricConfig{
+						Enabled: false,
+					},
 					InspectorPodAbnormalalloss: InspectorPodAbnormalallossMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodConntrackdrop: InspectorPodConntrackdropMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodConntrackearlydrop: InspectorPodConntrackearlydropMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodConntrackentries: InspectorPodConntrackentriesMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodConntrackfound: InspectorPodConntrackfoundMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodConntrackignore: InspectorPodConntrackignoreMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodConntrackinsert: InspectorPodConntrackinsertMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodConntrackinsertfailed: InspectorPodConntrackinsertfailedMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodConntrackinvalid: InspectorPodConntrackinvalidMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodConntracksearchrestart: InspectorPodConntracksearchrestartMetricConfig{
 						Enabled: false,
 					},
 					InspectorPodFdopenfd: InspectorPodFdopenfdMetricConfig{
@@ -226,6 +377,30 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					InspectorPodIoiowritesyscall: InspectorPodIoiowritesyscallMetricConfig{
 						Enabled: false,
 					},
+					InspectorPodNetdevrxbytes: InspectorPodNetdevrxbytesMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodNetdevrxdropped: InspectorPodNetdevrxdroppedMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodNetdevrxerrors: InspectorPodNetdevrxerrorsMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodNetdevrxpackets: InspectorPodNetdevrxpacketsMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodNetdevtxbytes: InspectorPodNetdevtxbytesMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodNetdevtxdropped: InspectorPodNetdevtxdroppedMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodNetdevtxerrors: InspectorPodNetdevtxerrorsMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodNetdevtxpackets: InspectorPodNetdevtxpacketsMetricConfig{
+						Enabled: false,
+					},
 					InspectorPodPacketlossAbnormal: InspectorPodPacketlossAbnormalMetricConfig{
 						Enabled: false,
 					},
@@ -235,6 +410,30 @@ func TestMetricsBuilderConfig(t *testing.T) {
 						EnabledAttributes:   []InspectorPodPacketlossByReasonMetricAttributeKey{InspectorPodPacketlossByReasonMetricAttributeKeyDropReason},
 					},
 					InspectorPodPacketlossTotal: InspectorPodPacketlossTotalMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodSlabtcpslabobjactive: InspectorPodSlabtcpslabobjactiveMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodSlabtcpslabobjnum: InspectorPodSlabtcpslabobjnumMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodSlabtcpslabobjperslab: InspectorPodSlabtcpslabobjperslabMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodSlabtcpslabobjsize: InspectorPodSlabtcpslabobjsizeMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodSlabtcpslabpagesperslab: InspectorPodSlabtcpslabpagesperslabMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodSoftnetdropped: InspectorPodSoftnetdroppedMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodSoftnetprocessed: InspectorPodSoftnetprocessedMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodSoftnettimesqueeze: InspectorPodSoftnettimesqueezeMetricConfig{
 						Enabled: false,
 					},
 					InspectorPodTcpactiveopenes: InspectorPodTcpactiveopenesMetricConfig{
@@ -368,6 +567,7 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					HostName:           ResourceAttributeConfig{Enabled: false},
 					K8sPodUID:          ResourceAttributeConfig{Enabled: false},
 					NetworkNetnsCookie: ResourceAttributeConfig{Enabled: false},
+					NetworkNetnsFolded: ResourceAttributeConfig{Enabled: false},
 					NetworkNetnsHost:   ResourceAttributeConfig{Enabled: false},
 					NetworkNetnsInode:  ResourceAttributeConfig{Enabled: false},
 					NetworkNetnsName:   ResourceAttributeConfig{Enabled: false},
@@ -378,7 +578,7 @@ func TestMetricsBuilderConfig(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := loadMetricsBuilderConfig(t, tt.name)
-			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(InspectorPodAbnormalallossMetricConfig{}, InspectorPodFdopenfdMetricConfig{}, InspectorPodFdopensocketMetricConfig{}, InspectorPodIoioreadbytesMetricConfig{}, InspectorPodIoioreadsyscallMetricConfig{}, InspectorPodIoiowritebyresMetricConfig{}, InspectorPodIoiowritebytesMetricConfig{}, InspectorPodIoiowritesyscallMetricConfig{}, InspectorPodPacketlossAbnormalMetricConfig{}, InspectorPodPacketlossByReasonMetricConfig{}, InspectorPodPacketlossTotalMetricConfig{}, InspectorPodTcpactiveopenesMetricConfig{}, InspectorPodTcpactiveopensMetricConfig{}, InspectorPodTcpcurrestabMetricConfig{}, InspectorPodTcpestabresetsMetricConfig{}, InspectorPodTcpextlistendropsMetricConfig{}, InspectorPodTcpextlistenoverflowsMetricConfig{}, InspectorPodTcpextpawsestabrejectedMetricConfig{}, InspectorPodTcpexttcpabortoncloseMetricConfig{}, InspectorPodTcpexttcpabortondataMetricConfig{}, InspectorPodTcpexttcpabortonlingerMetricConfig{}, InspectorPodTcpexttcpabortonmemoryMetricConfig{}, InspectorPodTcpexttcpabortontimeoutMetricConfig{}, InspectorPodTcpexttcpackskippedchallengeMetricConfig{}, InspectorPodTcpexttcpackskippedfinwait2MetricConfig{}, InspectorPodTcpexttcpackskippedpawsMetricConfig{}, InspectorPodTcpexttcpackskippedseqMetricConfig{}, InspectorPodTcpexttcpackskippedsynrecvMetricConfig{}, InspectorPodTcpexttcpackskippedtimewaitMetricConfig{}, InspectorPodTcpexttcpfastretransMetricConfig{}, InspectorPodTcpexttcprcvqdropMetricConfig{}, InspectorPodTcpexttcpretransfailMetricConfig{}, InspectorPodTcpexttcpsynretransMetricConfig{}, InspectorPodTcpexttcptimeoutsMetricConfig{}, InspectorPodTcpoutrstsMetricConfig{}, InspectorPodTcppassiveopenesMetricConfig{}, InspectorPodTcppassiveopensMetricConfig{}, InspectorPodTcpresetMetricConfig{}, InspectorPodTcpretranssegsMetricConfig{}, InspectorPodTcpsummarytcpestablishedconnMetricConfig{}, InspectorPodTcpsummarytcprxqueueMetricConfig{}, InspectorPodTcpsummarytcptimewaitconnMetricConfig{}, InspectorPodTcpsummarytcptxqueueMetricConfig{}, InspectorPodTotallossMetricConfig{}, InspectorPodUdpignoredmultiMetricConfig{}, InspectorPodUdpincsumerrorsMetricConfig{}, InspectorPodUdpindatagramsMetricConfig{}, InspectorPodUdpinerrorsMetricConfig{}, InspectorPodUdpnoportsMetricConfig{}, InspectorPodUdpoutdatagramsMetricConfig{}, InspectorPodUdprcvbuferrorsMetricConfig{}, InspectorPodUdpsndbuferrorsMetricConfig{}, ResourceAttributeConfig{}))
+			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(InspectorNodeSlabtcpslabobjactiveMetricConfig{}, InspectorNodeSlabtcpslabobjnumMetricConfig{}, InspectorNodeSlabtcpslabobjperslabMetricConfig{}, InspectorNodeSlabtcpslabobjsizeMetricConfig{}, InspectorNodeSlabtcpslabpagesperslabMetricConfig{}, InspectorNodeSoftnetdroppedMetricConfig{}, InspectorNodeSoftnetprocessedMetricConfig{}, InspectorNodeSoftnettimesqueezeMetricConfig{}, InspectorPodAbnormalallossMetricConfig{}, InspectorPodConntrackdropMetricConfig{}, InspectorPodConntrackearlydropMetricConfig{}, InspectorPodConntrackentriesMetricConfig{}, InspectorPodConntrackfoundMetricConfig{}, InspectorPodConntrackignoreMetricConfig{}, InspectorPodConntrackinsertMetricConfig{}, InspectorPodConntrackinsertfailedMetricConfig{}, InspectorPodConntrackinvalidMetricConfig{}, InspectorPodConntracksearchrestartMetricConfig{}, InspectorPodFdopenfdMetricConfig{}, InspectorPodFdopensocketMetricConfig{}, InspectorPodIoioreadbytesMetricConfig{}, InspectorPodIoioreadsyscallMetricConfig{}, InspectorPodIoiowritebyresMetricConfig{}, InspectorPodIoiowritebytesMetricConfig{}, InspectorPodIoiowritesyscallMetricConfig{}, InspectorPodNetdevrxbytesMetricConfig{}, InspectorPodNetdevrxdroppedMetricConfig{}, InspectorPodNetdevrxerrorsMetricConfig{}, InspectorPodNetdevrxpacketsMetricConfig{}, InspectorPodNetdevtxbytesMetricConfig{}, InspectorPodNetdevtxdroppedMetricConfig{}, InspectorPodNetdevtxerrorsMetricConfig{}, InspectorPodNetdevtxpacketsMetricConfig{}, InspectorPodPacketlossAbnormalMetricConfig{}, InspectorPodPacketlossByReasonMetricConfig{}, InspectorPodPacketlossTotalMetricConfig{}, InspectorPodSlabtcpslabobjactiveMetricConfig{}, InspectorPodSlabtcpslabobjnumMetricConfig{}, InspectorPodSlabtcpslabobjperslabMetricConfig{}, InspectorPodSlabtcpslabobjsizeMetricConfig{}, InspectorPodSlabtcpslabpagesperslabMetricConfig{}, InspectorPodSoftnetdroppedMetricConfig{}, InspectorPodSoftnetprocessedMetricConfig{}, InspectorPodSoftnettimesqueezeMetricConfig{}, InspectorPodTcpactiveopenesMetricConfig{}, InspectorPodTcpactiveopensMetricConfig{}, InspectorPodTcpcurrestabMetricConfig{}, InspectorPodTcpestabresetsMetricConfig{}, InspectorPodTcpextlistendropsMetricConfig{}, InspectorPodTcpextlistenoverflowsMetricConfig{}, InspectorPodTcpextpawsestabrejectedMetricConfig{}, InspectorPodTcpexttcpabortoncloseMetricConfig{}, InspectorPodTcpexttcpabortondataMetricConfig{}, InspectorPodTcpexttcpabortonlingerMetricConfig{}, InspectorPodTcpexttcpabortonmemoryMetricConfig{}, InspectorPodTcpexttcpabortontimeoutMetricConfig{}, InspectorPodTcpexttcpackskippedchallengeMetricConfig{}, InspectorPodTcpexttcpackskippedfinwait2MetricConfig{}, InspectorPodTcpexttcpackskippedpawsMetricConfig{}, InspectorPodTcpexttcpackskippedseqMetricConfig{}, InspectorPodTcpexttcpackskippedsynrecvMetricConfig{}, InspectorPodTcpexttcpackskippedtimewaitMetricConfig{}, InspectorPodTcpexttcpfastretransMetricConfig{}, InspectorPodTcpexttcprcvqdropMetricConfig{}, InspectorPodTcpexttcpretransfailMetricConfig{}, InspectorPodTcpexttcpsynretransMetricConfig{}, InspectorPodTcpexttcptimeoutsMetricConfig{}, InspectorPodTcpoutrstsMetricConfig{}, InspectorPodTcppassiveopenesMetricConfig{}, InspectorPodTcppassiveopensMetricConfig{}, InspectorPodTcpresetMetricConfig{}, InspectorPodTcpretranssegsMetricConfig{}, InspectorPodTcpsummarytcpestablishedconnMetricConfig{}, InspectorPodTcpsummarytcprxqueueMetricConfig{}, InspectorPodTcpsummarytcptimewaitconnMetricConfig{}, InspectorPodTcpsummarytcptxqueueMetricConfig{}, InspectorPodTotallossMetricConfig{}, InspectorPodUdpignoredmultiMetricConfig{}, InspectorPodUdpincsumerrorsMetricConfig{}, InspectorPodUdpindatagramsMetricConfig{}, InspectorPodUdpinerrorsMetricConfig{}, InspectorPodUdpnoportsMetricConfig{}, InspectorPodUdpoutdatagramsMetricConfig{}, InspectorPodUdprcvbuferrorsMetricConfig{}, InspectorPodUdpsndbuferrorsMetricConfig{}, ResourceAttributeConfig{}))
 			require.Emptyf(t, diff, "Config mismatch (-expected +actual):\n%s", diff)
 		})
 	}
@@ -444,6 +644,7 @@ func TestResourceAttributesConfig(t *testing.T) {
 				HostName:           ResourceAttributeConfig{Enabled: true},
 				K8sPodUID:          ResourceAttributeConfig{Enabled: true},
 				NetworkNetnsCookie: ResourceAttributeConfig{Enabled: true},
+				NetworkNetnsFolded: ResourceAttributeConfig{Enabled: true},
 				NetworkNetnsHost:   ResourceAttributeConfig{Enabled: true},
 				NetworkNetnsInode:  ResourceAttributeConfig{Enabled: true},
 				NetworkNetnsName:   ResourceAttributeConfig{Enabled: true},
@@ -456,6 +657,7 @@ func TestResourceAttributesConfig(t *testing.T) {
 				HostName:           ResourceAttributeConfig{Enabled: false},
 				K8sPodUID:          ResourceAttributeConfig{Enabled: false},
 				NetworkNetnsCookie: ResourceAttributeConfig{Enabled: false},
+				NetworkNetnsFolded: ResourceAttributeConfig{Enabled: false},
 				NetworkNetnsHost:   ResourceAttributeConfig{Enabled: false},
 				NetworkNetnsInode:  ResourceAttributeConfig{Enabled: false},
 				NetworkNetnsName:   ResourceAttributeConfig{Enabled: false},

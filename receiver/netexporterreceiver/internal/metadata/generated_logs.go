@@ -392,6 +392,12 @@ func NewLogsBuilder(lbc LogsBuilderConfig, settings receiver.Settings) *LogsBuil
 	if lbc.ResourceAttributes.NetworkNetnsCookie.EventsExclude != nil {
 		lb.resourceAttributeExcludeFilter["network.netns.cookie"] = filter.CreateFilter(lbc.ResourceAttributes.NetworkNetnsCookie.EventsExclude)
 	}
+	if lbc.ResourceAttributes.NetworkNetnsFolded.EventsInclude != nil {
+		lb.resourceAttributeIncludeFilter["network.netns.folded"] = filter.CreateFilter(lbc.ResourceAttributes.NetworkNetnsFolded.EventsInclude)
+	}
+	if lbc.ResourceAttributes.NetworkNetnsFolded.EventsExclude != nil {
+		lb.resourceAttributeExcludeFilter["network.netns.folded"] = filter.CreateFilter(lbc.ResourceAttributes.NetworkNetnsFolded.EventsExclude)
+	}
 	if lbc.ResourceAttributes.NetworkNetnsHost.EventsInclude != nil {
 		lb.resourceAttributeIncludeFilter["network.netns.host"] = filter.CreateFilter(lbc.ResourceAttributes.NetworkNetnsHost.EventsInclude)
 	}

@@ -54,9 +54,90 @@ var MapAttributeHop = map[string]AttributeHop{
 	"ring_full": AttributeHopRingFull,
 }
 
+// AttributeState specifies the value state attribute.
+type AttributeState int
+
+const (
+	_ AttributeState = iota
+	AttributeStateFolded
+	AttributeStateServed
+	AttributeStateZeroLeftOut
+)
+
+// String returns the string representation of the AttributeState.
+func (av AttributeState) String() string {
+	switch av {
+	case AttributeStateFolded:
+		return "folded"
+	case AttributeStateServed:
+		return "served"
+	case AttributeStateZeroLeftOut:
+		return "zero_left_out"
+	}
+	return ""
+}
+
+// MapAttributeState is a helper map of string to AttributeState attribute value.
+var MapAttributeState = map[string]AttributeState{
+	"folded":        AttributeStateFolded,
+	"served":        AttributeStateServed,
+	"zero_left_out": AttributeStateZeroLeftOut,
+}
+
 var MetricsInfo = metricsInfo{
+	InspectorNodeSlabtcpslabobjactive: metricInfo{
+		Name: "inspector_node_slabtcpslabobjactive",
+	},
+	InspectorNodeSlabtcpslabobjnum: metricInfo{
+		Name: "inspector_node_slabtcpslabobjnum",
+	},
+	InspectorNodeSlabtcpslabobjperslab: metricInfo{
+		Name: "inspector_node_slabtcpslabobjperslab",
+	},
+	InspectorNodeSlabtcpslabobjsize: metricInfo{
+		Name: "inspector_node_slabtcpslabobjsize",
+	},
+	InspectorNodeSlabtcpslabpagesperslab: metricInfo{
+		Name: "inspector_node_slabtcpslabpagesperslab",
+	},
+	InspectorNodeSoftnetdropped: metricInfo{
+		Name: "inspector_node_softnetdropped",
+	},
+	InspectorNodeSoftnetprocessed: metricInfo{
+		Name: "inspector_node_softnetprocessed",
+	},
+	InspectorNodeSoftnettimesqueeze: metricInfo{
+		Name: "inspector_node_softnettimesqueeze",
+	},
 	InspectorPodAbnormalalloss: metricInfo{
 		Name: "inspector_pod_abnormalalloss",
+	},
+	InspectorPodConntrackdrop: metricInfo{
+		Name: "inspector_pod_conntrackdrop",
+	},
+	InspectorPodConntrackearlydrop: metricInfo{
+		Name: "inspector_pod_conntrackearlydrop",
+	},
+	InspectorPodConntrackentries: metricInfo{
+		Name: "inspector_pod_conntrackentries",
+	},
+	InspectorPodConntrackfound: metricInfo{
+		Name: "inspector_pod_conntrackfound",
+	},
+	InspectorPodConntrackignore: metricInfo{
+		Name: "inspector_pod_conntrackignore",
+	},
+	InspectorPodConntrackinsert: metricInfo{
+		Name: "inspector_pod_conntrackinsert",
+	},
+	InspectorPodConntrackinsertfailed: metricInfo{
+		Name: "inspector_pod_conntrackinsertfailed",
+	},
+	InspectorPodConntrackinvalid: metricInfo{
+		Name: "inspector_pod_conntrackinvalid",
+	},
+	InspectorPodConntracksearchrestart: metricInfo{
+		Name: "inspector_pod_conntracksearchrestart",
 	},
 	InspectorPodFdopenfd: metricInfo{
 		Name: "inspector_pod_fdopenfd",
@@ -79,6 +160,30 @@ var MetricsInfo = metricsInfo{
 	InspectorPodIoiowritesyscall: metricInfo{
 		Name: "inspector_pod_ioiowritesyscall",
 	},
+	InspectorPodNetdevrxbytes: metricInfo{
+		Name: "inspector_pod_netdevrxbytes",
+	},
+	InspectorPodNetdevrxdropped: metricInfo{
+		Name: "inspector_pod_netdevrxdropped",
+	},
+	InspectorPodNetdevrxerrors: metricInfo{
+		Name: "inspector_pod_netdevrxerrors",
+	},
+	InspectorPodNetdevrxpackets: metricInfo{
+		Name: "inspector_pod_netdevrxpackets",
+	},
+	InspectorPodNetdevtxbytes: metricInfo{
+		Name: "inspector_pod_netdevtxbytes",
+	},
+	InspectorPodNetdevtxdropped: metricInfo{
+		Name: "inspector_pod_netdevtxdropped",
+	},
+	InspectorPodNetdevtxerrors: metricInfo{
+		Name: "inspector_pod_netdevtxerrors",
+	},
+	InspectorPodNetdevtxpackets: metricInfo{
+		Name: "inspector_pod_netdevtxpackets",
+	},
 	InspectorPodPacketlossAbnormal: metricInfo{
 		Name: "inspector_pod_packetloss_abnormal",
 	},
@@ -88,6 +193,30 @@ var MetricsInfo = metricsInfo{
 	},
 	InspectorPodPacketlossTotal: metricInfo{
 		Name: "inspector_pod_packetloss_total",
+	},
+	InspectorPodSlabtcpslabobjactive: metricInfo{
+		Name: "inspector_pod_slabtcpslabobjactive",
+	},
+	InspectorPodSlabtcpslabobjnum: metricInfo{
+		Name: "inspector_pod_slabtcpslabobjnum",
+	},
+	InspectorPodSlabtcpslabobjperslab: metricInfo{
+		Name: "inspector_pod_slabtcpslabobjperslab",
+	},
+	InspectorPodSlabtcpslabobjsize: metricInfo{
+		Name: "inspector_pod_slabtcpslabobjsize",
+	},
+	InspectorPodSlabtcpslabpagesperslab: metricInfo{
+		Name: "inspector_pod_slabtcpslabpagesperslab",
+	},
+	InspectorPodSoftnetdropped: metricInfo{
+		Name: "inspector_pod_softnetdropped",
+	},
+	InspectorPodSoftnetprocessed: metricInfo{
+		Name: "inspector_pod_softnetprocessed",
+	},
+	InspectorPodSoftnettimesqueeze: metricInfo{
+		Name: "inspector_pod_softnettimesqueeze",
 	},
 	InspectorPodTcpactiveopenes: metricInfo{
 		Name: "inspector_pod_tcpactiveopenes",
@@ -216,7 +345,24 @@ var MetricsInfo = metricsInfo{
 }
 
 type metricsInfo struct {
+	InspectorNodeSlabtcpslabobjactive        metricInfo
+	InspectorNodeSlabtcpslabobjnum           metricInfo
+	InspectorNodeSlabtcpslabobjperslab       metricInfo
+	InspectorNodeSlabtcpslabobjsize          metricInfo
+	InspectorNodeSlabtcpslabpagesperslab     metricInfo
+	InspectorNodeSoftnetdropped              metricInfo
+	InspectorNodeSoftnetprocessed            metricInfo
+	InspectorNodeSoftnettimesqueeze          metricInfo
 	InspectorPodAbnormalalloss               metricInfo
+	InspectorPodConntrackdrop                metricInfo
+	InspectorPodConntrackearlydrop           metricInfo
+	InspectorPodConntrackentries             metricInfo
+	InspectorPodConntrackfound               metricInfo
+	InspectorPodConntrackignore              metricInfo
+	InspectorPodConntrackinsert              metricInfo
+	InspectorPodConntrackinsertfailed        metricInfo
+	InspectorPodConntrackinvalid             metricInfo
+	InspectorPodConntracksearchrestart       metricInfo
 	InspectorPodFdopenfd                     metricInfo
 	InspectorPodFdopensocket                 metricInfo
 	InspectorPodIoioreadbytes                metricInfo
@@ -224,9 +370,25 @@ type metricsInfo struct {
 	InspectorPodIoiowritebyres               metricInfo
 	InspectorPodIoiowritebytes               metricInfo
 	InspectorPodIoiowritesyscall             metricInfo
+	InspectorPodNetdevrxbytes                metricInfo
+	InspectorPodNetdevrxdropped              metricInfo
+	InspectorPodNetdevrxerrors               metricInfo
+	InspectorPodNetdevrxpackets              metricInfo
+	InspectorPodNetdevtxbytes                metricInfo
+	InspectorPodNetdevtxdropped              metricInfo
+	InspectorPodNetdevtxerrors               metricInfo
+	InspectorPodNetdevtxpackets              metricInfo
 	InspectorPodPacketlossAbnormal           metricInfo
 	InspectorPodPacketlossByReason           metricInfo
 	InspectorPodPacketlossTotal              metricInfo
+	InspectorPodSlabtcpslabobjactive         metricInfo
+	InspectorPodSlabtcpslabobjnum            metricInfo
+	InspectorPodSlabtcpslabobjperslab        metricInfo
+	InspectorPodSlabtcpslabobjsize           metricInfo
+	InspectorPodSlabtcpslabpagesperslab      metricInfo
+	InspectorPodSoftnetdropped               metricInfo
+	InspectorPodSoftnetprocessed             metricInfo
+	InspectorPodSoftnettimesqueeze           metricInfo
 	InspectorPodTcpactiveopenes              metricInfo
 	InspectorPodTcpactiveopens               metricInfo
 	InspectorPodTcpcurrestab                 metricInfo
@@ -275,6 +437,412 @@ type metricInfo struct {
 	Attributes []string
 }
 
+type metricInspectorNodeSlabtcpslabobjactive struct {
+	data     pmetric.Metric                                // data buffer for generated metric.
+	config   InspectorNodeSlabtcpslabobjactiveMetricConfig // metric config provided by user.
+	capacity int                                           // max observed number of data points added to the metric.
+}
+
+// init fills inspector_node_slabtcpslabobjactive metric with initial data.
+func (m *metricInspectorNodeSlabtcpslabobjactive) init() {
+	m.data.SetName("inspector_node_slabtcpslabobjactive")
+	m.data.SetDescription("Active objects in the TCP slab cache.")
+	m.data.SetUnit("{object}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorNodeSlabtcpslabobjactive) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorNodeSlabtcpslabobjactive) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorNodeSlabtcpslabobjactive) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorNodeSlabtcpslabobjactive(cfg InspectorNodeSlabtcpslabobjactiveMetricConfig) metricInspectorNodeSlabtcpslabobjactive {
+	m := metricInspectorNodeSlabtcpslabobjactive{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorNodeSlabtcpslabobjnum struct {
+	data     pmetric.Metric                             // data buffer for generated metric.
+	config   InspectorNodeSlabtcpslabobjnumMetricConfig // metric config provided by user.
+	capacity int                                        // max observed number of data points added to the metric.
+}
+
+// init fills inspector_node_slabtcpslabobjnum metric with initial data.
+func (m *metricInspectorNodeSlabtcpslabobjnum) init() {
+	m.data.SetName("inspector_node_slabtcpslabobjnum")
+	m.data.SetDescription("Objects in the TCP slab cache.")
+	m.data.SetUnit("{object}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorNodeSlabtcpslabobjnum) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorNodeSlabtcpslabobjnum) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorNodeSlabtcpslabobjnum) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorNodeSlabtcpslabobjnum(cfg InspectorNodeSlabtcpslabobjnumMetricConfig) metricInspectorNodeSlabtcpslabobjnum {
+	m := metricInspectorNodeSlabtcpslabobjnum{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorNodeSlabtcpslabobjperslab struct {
+	data     pmetric.Metric                                 // data buffer for generated metric.
+	config   InspectorNodeSlabtcpslabobjperslabMetricConfig // metric config provided by user.
+	capacity int                                            // max observed number of data points added to the metric.
+}
+
+// init fills inspector_node_slabtcpslabobjperslab metric with initial data.
+func (m *metricInspectorNodeSlabtcpslabobjperslab) init() {
+	m.data.SetName("inspector_node_slabtcpslabobjperslab")
+	m.data.SetDescription("Objects in one slab of the TCP cache.")
+	m.data.SetUnit("{object}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorNodeSlabtcpslabobjperslab) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorNodeSlabtcpslabobjperslab) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorNodeSlabtcpslabobjperslab) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorNodeSlabtcpslabobjperslab(cfg InspectorNodeSlabtcpslabobjperslabMetricConfig) metricInspectorNodeSlabtcpslabobjperslab {
+	m := metricInspectorNodeSlabtcpslabobjperslab{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorNodeSlabtcpslabobjsize struct {
+	data     pmetric.Metric                              // data buffer for generated metric.
+	config   InspectorNodeSlabtcpslabobjsizeMetricConfig // metric config provided by user.
+	capacity int                                         // max observed number of data points added to the metric.
+}
+
+// init fills inspector_node_slabtcpslabobjsize metric with initial data.
+func (m *metricInspectorNodeSlabtcpslabobjsize) init() {
+	m.data.SetName("inspector_node_slabtcpslabobjsize")
+	m.data.SetDescription("Size of one object of the TCP slab cache (differs by kernel).")
+	m.data.SetUnit("By")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorNodeSlabtcpslabobjsize) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorNodeSlabtcpslabobjsize) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorNodeSlabtcpslabobjsize) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorNodeSlabtcpslabobjsize(cfg InspectorNodeSlabtcpslabobjsizeMetricConfig) metricInspectorNodeSlabtcpslabobjsize {
+	m := metricInspectorNodeSlabtcpslabobjsize{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorNodeSlabtcpslabpagesperslab struct {
+	data     pmetric.Metric                                   // data buffer for generated metric.
+	config   InspectorNodeSlabtcpslabpagesperslabMetricConfig // metric config provided by user.
+	capacity int                                              // max observed number of data points added to the metric.
+}
+
+// init fills inspector_node_slabtcpslabpagesperslab metric with initial data.
+func (m *metricInspectorNodeSlabtcpslabpagesperslab) init() {
+	m.data.SetName("inspector_node_slabtcpslabpagesperslab")
+	m.data.SetDescription("Pages in one slab of the TCP cache.")
+	m.data.SetUnit("{page}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorNodeSlabtcpslabpagesperslab) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorNodeSlabtcpslabpagesperslab) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorNodeSlabtcpslabpagesperslab) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorNodeSlabtcpslabpagesperslab(cfg InspectorNodeSlabtcpslabpagesperslabMetricConfig) metricInspectorNodeSlabtcpslabpagesperslab {
+	m := metricInspectorNodeSlabtcpslabpagesperslab{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorNodeSoftnetdropped struct {
+	data     pmetric.Metric                          // data buffer for generated metric.
+	config   InspectorNodeSoftnetdroppedMetricConfig // metric config provided by user.
+	capacity int                                     // max observed number of data points added to the metric.
+}
+
+// init fills inspector_node_softnetdropped metric with initial data.
+func (m *metricInspectorNodeSoftnetdropped) init() {
+	m.data.SetName("inspector_node_softnetdropped")
+	m.data.SetDescription("Backlog packets dropped by all CPUs after reception.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorNodeSoftnetdropped) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorNodeSoftnetdropped) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorNodeSoftnetdropped) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorNodeSoftnetdropped(cfg InspectorNodeSoftnetdroppedMetricConfig) metricInspectorNodeSoftnetdropped {
+	m := metricInspectorNodeSoftnetdropped{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorNodeSoftnetprocessed struct {
+	data     pmetric.Metric                            // data buffer for generated metric.
+	config   InspectorNodeSoftnetprocessedMetricConfig // metric config provided by user.
+	capacity int                                       // max observed number of data points added to the metric.
+}
+
+// init fills inspector_node_softnetprocessed metric with initial data.
+func (m *metricInspectorNodeSoftnetprocessed) init() {
+	m.data.SetName("inspector_node_softnetprocessed")
+	m.data.SetDescription("Backlog packets from the interfaces processed by all CPUs.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorNodeSoftnetprocessed) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorNodeSoftnetprocessed) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorNodeSoftnetprocessed) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorNodeSoftnetprocessed(cfg InspectorNodeSoftnetprocessedMetricConfig) metricInspectorNodeSoftnetprocessed {
+	m := metricInspectorNodeSoftnetprocessed{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorNodeSoftnettimesqueeze struct {
+	data     pmetric.Metric                              // data buffer for generated metric.
+	config   InspectorNodeSoftnettimesqueezeMetricConfig // metric config provided by user.
+	capacity int                                         // max observed number of data points added to the metric.
+}
+
+// init fills inspector_node_softnettimesqueeze metric with initial data.
+func (m *metricInspectorNodeSoftnettimesqueeze) init() {
+	m.data.SetName("inspector_node_softnettimesqueeze")
+	m.data.SetDescription("Times a CPU could not take all packets in one pass or ran out of its time slice.")
+	m.data.SetUnit("{event}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorNodeSoftnettimesqueeze) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorNodeSoftnettimesqueeze) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorNodeSoftnettimesqueeze) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorNodeSoftnettimesqueeze(cfg InspectorNodeSoftnettimesqueezeMetricConfig) metricInspectorNodeSoftnettimesqueeze {
+	m := metricInspectorNodeSoftnettimesqueeze{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 type metricInspectorPodAbnormalalloss struct {
 	data     pmetric.Metric                         // data buffer for generated metric.
 	config   InspectorPodAbnormalallossMetricConfig // metric config provided by user.
@@ -319,6 +887,472 @@ func (m *metricInspectorPodAbnormalalloss) emit(metrics pmetric.MetricSlice) {
 
 func newMetricInspectorPodAbnormalalloss(cfg InspectorPodAbnormalallossMetricConfig) metricInspectorPodAbnormalalloss {
 	m := metricInspectorPodAbnormalalloss{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodConntrackdrop struct {
+	data     pmetric.Metric                        // data buffer for generated metric.
+	config   InspectorPodConntrackdropMetricConfig // metric config provided by user.
+	capacity int                                   // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_conntrackdrop metric with initial data.
+func (m *metricInspectorPodConntrackdrop) init() {
+	m.data.SetName("inspector_pod_conntrackdrop")
+	m.data.SetDescription("Packets dropped because tracking failed.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodConntrackdrop) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodConntrackdrop) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodConntrackdrop) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodConntrackdrop(cfg InspectorPodConntrackdropMetricConfig) metricInspectorPodConntrackdrop {
+	m := metricInspectorPodConntrackdrop{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodConntrackearlydrop struct {
+	data     pmetric.Metric                             // data buffer for generated metric.
+	config   InspectorPodConntrackearlydropMetricConfig // metric config provided by user.
+	capacity int                                        // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_conntrackearlydrop metric with initial data.
+func (m *metricInspectorPodConntrackearlydrop) init() {
+	m.data.SetName("inspector_pod_conntrackearlydrop")
+	m.data.SetDescription("Entries evicted early (documented as unused; served all the same).")
+	m.data.SetUnit("{entry}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodConntrackearlydrop) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodConntrackearlydrop) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodConntrackearlydrop) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodConntrackearlydrop(cfg InspectorPodConntrackearlydropMetricConfig) metricInspectorPodConntrackearlydrop {
+	m := metricInspectorPodConntrackearlydrop{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodConntrackentries struct {
+	data     pmetric.Metric                           // data buffer for generated metric.
+	config   InspectorPodConntrackentriesMetricConfig // metric config provided by user.
+	capacity int                                      // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_conntrackentries metric with initial data.
+func (m *metricInspectorPodConntrackentries) init() {
+	m.data.SetName("inspector_pod_conntrackentries")
+	m.data.SetDescription("Entries in the connection tracking table.")
+	m.data.SetUnit("{entry}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorPodConntrackentries) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodConntrackentries) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodConntrackentries) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodConntrackentries(cfg InspectorPodConntrackentriesMetricConfig) metricInspectorPodConntrackentries {
+	m := metricInspectorPodConntrackentries{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodConntrackfound struct {
+	data     pmetric.Metric                         // data buffer for generated metric.
+	config   InspectorPodConntrackfoundMetricConfig // metric config provided by user.
+	capacity int                                    // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_conntrackfound metric with initial data.
+func (m *metricInspectorPodConntrackfound) init() {
+	m.data.SetName("inspector_pod_conntrackfound")
+	m.data.SetDescription("Look-ups that found an entry.")
+	m.data.SetUnit("{lookup}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodConntrackfound) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodConntrackfound) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodConntrackfound) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodConntrackfound(cfg InspectorPodConntrackfoundMetricConfig) metricInspectorPodConntrackfound {
+	m := metricInspectorPodConntrackfound{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodConntrackignore struct {
+	data     pmetric.Metric                          // data buffer for generated metric.
+	config   InspectorPodConntrackignoreMetricConfig // metric config provided by user.
+	capacity int                                     // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_conntrackignore metric with initial data.
+func (m *metricInspectorPodConntrackignore) init() {
+	m.data.SetName("inspector_pod_conntrackignore")
+	m.data.SetDescription("Packets that skipped tracking: already tracked or no need to be.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodConntrackignore) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodConntrackignore) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodConntrackignore) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodConntrackignore(cfg InspectorPodConntrackignoreMetricConfig) metricInspectorPodConntrackignore {
+	m := metricInspectorPodConntrackignore{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodConntrackinsert struct {
+	data     pmetric.Metric                          // data buffer for generated metric.
+	config   InspectorPodConntrackinsertMetricConfig // metric config provided by user.
+	capacity int                                     // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_conntrackinsert metric with initial data.
+func (m *metricInspectorPodConntrackinsert) init() {
+	m.data.SetName("inspector_pod_conntrackinsert")
+	m.data.SetDescription("Entries inserted (documented as unused; served all the same).")
+	m.data.SetUnit("{entry}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodConntrackinsert) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodConntrackinsert) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodConntrackinsert) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodConntrackinsert(cfg InspectorPodConntrackinsertMetricConfig) metricInspectorPodConntrackinsert {
+	m := metricInspectorPodConntrackinsert{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodConntrackinsertfailed struct {
+	data     pmetric.Metric                                // data buffer for generated metric.
+	config   InspectorPodConntrackinsertfailedMetricConfig // metric config provided by user.
+	capacity int                                           // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_conntrackinsertfailed metric with initial data.
+func (m *metricInspectorPodConntrackinsertfailed) init() {
+	m.data.SetName("inspector_pod_conntrackinsertfailed")
+	m.data.SetDescription("Failed insertions (documented as unused; served all the same).")
+	m.data.SetUnit("{entry}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodConntrackinsertfailed) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodConntrackinsertfailed) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodConntrackinsertfailed) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodConntrackinsertfailed(cfg InspectorPodConntrackinsertfailedMetricConfig) metricInspectorPodConntrackinsertfailed {
+	m := metricInspectorPodConntrackinsertfailed{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodConntrackinvalid struct {
+	data     pmetric.Metric                           // data buffer for generated metric.
+	config   InspectorPodConntrackinvalidMetricConfig // metric config provided by user.
+	capacity int                                      // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_conntrackinvalid metric with initial data.
+func (m *metricInspectorPodConntrackinvalid) init() {
+	m.data.SetName("inspector_pod_conntrackinvalid")
+	m.data.SetDescription("Packets that could not be tracked, though not dropped.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodConntrackinvalid) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodConntrackinvalid) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodConntrackinvalid) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodConntrackinvalid(cfg InspectorPodConntrackinvalidMetricConfig) metricInspectorPodConntrackinvalid {
+	m := metricInspectorPodConntrackinvalid{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodConntracksearchrestart struct {
+	data     pmetric.Metric                                 // data buffer for generated metric.
+	config   InspectorPodConntracksearchrestartMetricConfig // metric config provided by user.
+	capacity int                                            // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_conntracksearchrestart metric with initial data.
+func (m *metricInspectorPodConntracksearchrestart) init() {
+	m.data.SetName("inspector_pod_conntracksearchrestart")
+	m.data.SetDescription("Look-ups restarted.")
+	m.data.SetUnit("{lookup}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodConntracksearchrestart) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodConntracksearchrestart) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodConntracksearchrestart) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodConntracksearchrestart(cfg InspectorPodConntracksearchrestartMetricConfig) metricInspectorPodConntracksearchrestart {
+	m := metricInspectorPodConntracksearchrestart{config: cfg}
 
 	if cfg.Enabled {
 		m.data = pmetric.NewMetric()
@@ -687,6 +1721,422 @@ func newMetricInspectorPodIoiowritesyscall(cfg InspectorPodIoiowritesyscallMetri
 	return m
 }
 
+type metricInspectorPodNetdevrxbytes struct {
+	data     pmetric.Metric                        // data buffer for generated metric.
+	config   InspectorPodNetdevrxbytesMetricConfig // metric config provided by user.
+	capacity int                                   // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_netdevrxbytes metric with initial data.
+func (m *metricInspectorPodNetdevrxbytes) init() {
+	m.data.SetName("inspector_pod_netdevrxbytes")
+	m.data.SetDescription("Bytes received by the network interfaces.")
+	m.data.SetUnit("By")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodNetdevrxbytes) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodNetdevrxbytes) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodNetdevrxbytes) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodNetdevrxbytes(cfg InspectorPodNetdevrxbytesMetricConfig) metricInspectorPodNetdevrxbytes {
+	m := metricInspectorPodNetdevrxbytes{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodNetdevrxdropped struct {
+	data     pmetric.Metric                          // data buffer for generated metric.
+	config   InspectorPodNetdevrxdroppedMetricConfig // metric config provided by user.
+	capacity int                                     // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_netdevrxdropped metric with initial data.
+func (m *metricInspectorPodNetdevrxdropped) init() {
+	m.data.SetName("inspector_pod_netdevrxdropped")
+	m.data.SetDescription("Packets dropped by receive errors of the interfaces.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodNetdevrxdropped) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodNetdevrxdropped) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodNetdevrxdropped) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodNetdevrxdropped(cfg InspectorPodNetdevrxdroppedMetricConfig) metricInspectorPodNetdevrxdropped {
+	m := metricInspectorPodNetdevrxdropped{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodNetdevrxerrors struct {
+	data     pmetric.Metric                         // data buffer for generated metric.
+	config   InspectorPodNetdevrxerrorsMetricConfig // metric config provided by user.
+	capacity int                                    // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_netdevrxerrors metric with initial data.
+func (m *metricInspectorPodNetdevrxerrors) init() {
+	m.data.SetName("inspector_pod_netdevrxerrors")
+	m.data.SetDescription("Receive errors of the interfaces.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodNetdevrxerrors) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodNetdevrxerrors) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodNetdevrxerrors) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodNetdevrxerrors(cfg InspectorPodNetdevrxerrorsMetricConfig) metricInspectorPodNetdevrxerrors {
+	m := metricInspectorPodNetdevrxerrors{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodNetdevrxpackets struct {
+	data     pmetric.Metric                          // data buffer for generated metric.
+	config   InspectorPodNetdevrxpacketsMetricConfig // metric config provided by user.
+	capacity int                                     // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_netdevrxpackets metric with initial data.
+func (m *metricInspectorPodNetdevrxpackets) init() {
+	m.data.SetName("inspector_pod_netdevrxpackets")
+	m.data.SetDescription("Packets received successfully by the interfaces.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodNetdevrxpackets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodNetdevrxpackets) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodNetdevrxpackets) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodNetdevrxpackets(cfg InspectorPodNetdevrxpacketsMetricConfig) metricInspectorPodNetdevrxpackets {
+	m := metricInspectorPodNetdevrxpackets{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodNetdevtxbytes struct {
+	data     pmetric.Metric                        // data buffer for generated metric.
+	config   InspectorPodNetdevtxbytesMetricConfig // metric config provided by user.
+	capacity int                                   // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_netdevtxbytes metric with initial data.
+func (m *metricInspectorPodNetdevtxbytes) init() {
+	m.data.SetName("inspector_pod_netdevtxbytes")
+	m.data.SetDescription("Bytes sent by the network interfaces.")
+	m.data.SetUnit("By")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodNetdevtxbytes) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodNetdevtxbytes) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodNetdevtxbytes) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodNetdevtxbytes(cfg InspectorPodNetdevtxbytesMetricConfig) metricInspectorPodNetdevtxbytes {
+	m := metricInspectorPodNetdevtxbytes{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodNetdevtxdropped struct {
+	data     pmetric.Metric                          // data buffer for generated metric.
+	config   InspectorPodNetdevtxdroppedMetricConfig // metric config provided by user.
+	capacity int                                     // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_netdevtxdropped metric with initial data.
+func (m *metricInspectorPodNetdevtxdropped) init() {
+	m.data.SetName("inspector_pod_netdevtxdropped")
+	m.data.SetDescription("Packets dropped by transmit errors of the interfaces.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodNetdevtxdropped) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodNetdevtxdropped) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodNetdevtxdropped) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodNetdevtxdropped(cfg InspectorPodNetdevtxdroppedMetricConfig) metricInspectorPodNetdevtxdropped {
+	m := metricInspectorPodNetdevtxdropped{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodNetdevtxerrors struct {
+	data     pmetric.Metric                         // data buffer for generated metric.
+	config   InspectorPodNetdevtxerrorsMetricConfig // metric config provided by user.
+	capacity int                                    // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_netdevtxerrors metric with initial data.
+func (m *metricInspectorPodNetdevtxerrors) init() {
+	m.data.SetName("inspector_pod_netdevtxerrors")
+	m.data.SetDescription("Transmit errors of the interfaces.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodNetdevtxerrors) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodNetdevtxerrors) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodNetdevtxerrors) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodNetdevtxerrors(cfg InspectorPodNetdevtxerrorsMetricConfig) metricInspectorPodNetdevtxerrors {
+	m := metricInspectorPodNetdevtxerrors{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodNetdevtxpackets struct {
+	data     pmetric.Metric                          // data buffer for generated metric.
+	config   InspectorPodNetdevtxpacketsMetricConfig // metric config provided by user.
+	capacity int                                     // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_netdevtxpackets metric with initial data.
+func (m *metricInspectorPodNetdevtxpackets) init() {
+	m.data.SetName("inspector_pod_netdevtxpackets")
+	m.data.SetDescription("Packets sent successfully by the interfaces.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodNetdevtxpackets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodNetdevtxpackets) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodNetdevtxpackets) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodNetdevtxpackets(cfg InspectorPodNetdevtxpacketsMetricConfig) metricInspectorPodNetdevtxpackets {
+	m := metricInspectorPodNetdevtxpackets{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 type metricInspectorPodPacketlossAbnormal struct {
 	data     pmetric.Metric                             // data buffer for generated metric.
 	config   InspectorPodPacketlossAbnormalMetricConfig // metric config provided by user.
@@ -874,6 +2324,412 @@ func (m *metricInspectorPodPacketlossTotal) emit(metrics pmetric.MetricSlice) {
 
 func newMetricInspectorPodPacketlossTotal(cfg InspectorPodPacketlossTotalMetricConfig) metricInspectorPodPacketlossTotal {
 	m := metricInspectorPodPacketlossTotal{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodSlabtcpslabobjactive struct {
+	data     pmetric.Metric                               // data buffer for generated metric.
+	config   InspectorPodSlabtcpslabobjactiveMetricConfig // metric config provided by user.
+	capacity int                                          // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_slabtcpslabobjactive metric with initial data.
+func (m *metricInspectorPodSlabtcpslabobjactive) init() {
+	m.data.SetName("inspector_pod_slabtcpslabobjactive")
+	m.data.SetDescription("Active objects in the TCP slab cache.")
+	m.data.SetUnit("{object}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorPodSlabtcpslabobjactive) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodSlabtcpslabobjactive) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodSlabtcpslabobjactive) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodSlabtcpslabobjactive(cfg InspectorPodSlabtcpslabobjactiveMetricConfig) metricInspectorPodSlabtcpslabobjactive {
+	m := metricInspectorPodSlabtcpslabobjactive{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodSlabtcpslabobjnum struct {
+	data     pmetric.Metric                            // data buffer for generated metric.
+	config   InspectorPodSlabtcpslabobjnumMetricConfig // metric config provided by user.
+	capacity int                                       // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_slabtcpslabobjnum metric with initial data.
+func (m *metricInspectorPodSlabtcpslabobjnum) init() {
+	m.data.SetName("inspector_pod_slabtcpslabobjnum")
+	m.data.SetDescription("Objects in the TCP slab cache.")
+	m.data.SetUnit("{object}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorPodSlabtcpslabobjnum) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodSlabtcpslabobjnum) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodSlabtcpslabobjnum) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodSlabtcpslabobjnum(cfg InspectorPodSlabtcpslabobjnumMetricConfig) metricInspectorPodSlabtcpslabobjnum {
+	m := metricInspectorPodSlabtcpslabobjnum{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodSlabtcpslabobjperslab struct {
+	data     pmetric.Metric                                // data buffer for generated metric.
+	config   InspectorPodSlabtcpslabobjperslabMetricConfig // metric config provided by user.
+	capacity int                                           // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_slabtcpslabobjperslab metric with initial data.
+func (m *metricInspectorPodSlabtcpslabobjperslab) init() {
+	m.data.SetName("inspector_pod_slabtcpslabobjperslab")
+	m.data.SetDescription("Objects in one slab of the TCP cache.")
+	m.data.SetUnit("{object}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorPodSlabtcpslabobjperslab) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodSlabtcpslabobjperslab) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodSlabtcpslabobjperslab) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodSlabtcpslabobjperslab(cfg InspectorPodSlabtcpslabobjperslabMetricConfig) metricInspectorPodSlabtcpslabobjperslab {
+	m := metricInspectorPodSlabtcpslabobjperslab{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodSlabtcpslabobjsize struct {
+	data     pmetric.Metric                             // data buffer for generated metric.
+	config   InspectorPodSlabtcpslabobjsizeMetricConfig // metric config provided by user.
+	capacity int                                        // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_slabtcpslabobjsize metric with initial data.
+func (m *metricInspectorPodSlabtcpslabobjsize) init() {
+	m.data.SetName("inspector_pod_slabtcpslabobjsize")
+	m.data.SetDescription("Size of one object of the TCP slab cache (differs by kernel).")
+	m.data.SetUnit("By")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorPodSlabtcpslabobjsize) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodSlabtcpslabobjsize) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodSlabtcpslabobjsize) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodSlabtcpslabobjsize(cfg InspectorPodSlabtcpslabobjsizeMetricConfig) metricInspectorPodSlabtcpslabobjsize {
+	m := metricInspectorPodSlabtcpslabobjsize{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodSlabtcpslabpagesperslab struct {
+	data     pmetric.Metric                                  // data buffer for generated metric.
+	config   InspectorPodSlabtcpslabpagesperslabMetricConfig // metric config provided by user.
+	capacity int                                             // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_slabtcpslabpagesperslab metric with initial data.
+func (m *metricInspectorPodSlabtcpslabpagesperslab) init() {
+	m.data.SetName("inspector_pod_slabtcpslabpagesperslab")
+	m.data.SetDescription("Pages in one slab of the TCP cache.")
+	m.data.SetUnit("{page}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorPodSlabtcpslabpagesperslab) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodSlabtcpslabpagesperslab) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodSlabtcpslabpagesperslab) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodSlabtcpslabpagesperslab(cfg InspectorPodSlabtcpslabpagesperslabMetricConfig) metricInspectorPodSlabtcpslabpagesperslab {
+	m := metricInspectorPodSlabtcpslabpagesperslab{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodSoftnetdropped struct {
+	data     pmetric.Metric                         // data buffer for generated metric.
+	config   InspectorPodSoftnetdroppedMetricConfig // metric config provided by user.
+	capacity int                                    // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_softnetdropped metric with initial data.
+func (m *metricInspectorPodSoftnetdropped) init() {
+	m.data.SetName("inspector_pod_softnetdropped")
+	m.data.SetDescription("Backlog packets dropped by all CPUs after reception.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodSoftnetdropped) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodSoftnetdropped) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodSoftnetdropped) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodSoftnetdropped(cfg InspectorPodSoftnetdroppedMetricConfig) metricInspectorPodSoftnetdropped {
+	m := metricInspectorPodSoftnetdropped{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodSoftnetprocessed struct {
+	data     pmetric.Metric                           // data buffer for generated metric.
+	config   InspectorPodSoftnetprocessedMetricConfig // metric config provided by user.
+	capacity int                                      // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_softnetprocessed metric with initial data.
+func (m *metricInspectorPodSoftnetprocessed) init() {
+	m.data.SetName("inspector_pod_softnetprocessed")
+	m.data.SetDescription("Backlog packets from the interfaces processed by all CPUs.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodSoftnetprocessed) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodSoftnetprocessed) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodSoftnetprocessed) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodSoftnetprocessed(cfg InspectorPodSoftnetprocessedMetricConfig) metricInspectorPodSoftnetprocessed {
+	m := metricInspectorPodSoftnetprocessed{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodSoftnettimesqueeze struct {
+	data     pmetric.Metric                             // data buffer for generated metric.
+	config   InspectorPodSoftnettimesqueezeMetricConfig // metric config provided by user.
+	capacity int                                        // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_softnettimesqueeze metric with initial data.
+func (m *metricInspectorPodSoftnettimesqueeze) init() {
+	m.data.SetName("inspector_pod_softnettimesqueeze")
+	m.data.SetDescription("Times a CPU could not take all packets in one pass or ran out of its time slice.")
+	m.data.SetUnit("{event}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodSoftnettimesqueeze) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodSoftnettimesqueeze) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodSoftnettimesqueeze) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodSoftnettimesqueeze(cfg InspectorPodSoftnettimesqueezeMetricConfig) metricInspectorPodSoftnettimesqueeze {
+	m := metricInspectorPodSoftnettimesqueeze{config: cfg}
 
 	if cfg.Enabled {
 		m.data = pmetric.NewMetric()
@@ -3056,7 +4912,24 @@ type MetricsBuilder struct {
 	buildInfo                                      component.BuildInfo  // contains version information.
 	resourceAttributeIncludeFilter                 map[string]filter.Filter
 	resourceAttributeExcludeFilter                 map[string]filter.Filter
+	metricInspectorNodeSlabtcpslabobjactive        metricInspectorNodeSlabtcpslabobjactive
+	metricInspectorNodeSlabtcpslabobjnum           metricInspectorNodeSlabtcpslabobjnum
+	metricInspectorNodeSlabtcpslabobjperslab       metricInspectorNodeSlabtcpslabobjperslab
+	metricInspectorNodeSlabtcpslabobjsize          metricInspectorNodeSlabtcpslabobjsize
+	metricInspectorNodeSlabtcpslabpagesperslab     metricInspectorNodeSlabtcpslabpagesperslab
+	metricInspectorNodeSoftnetdropped              metricInspectorNodeSoftnetdropped
+	metricInspectorNodeSoftnetprocessed            metricInspectorNodeSoftnetprocessed
+	metricInspectorNodeSoftnettimesqueeze          metricInspectorNodeSoftnettimesqueeze
 	metricInspectorPodAbnormalalloss               metricInspectorPodAbnormalalloss
+	metricInspectorPodConntrackdrop                metricInspectorPodConntrackdrop
+	metricInspectorPodConntrackearlydrop           metricInspectorPodConntrackearlydrop
+	metricInspectorPodConntrackentries             metricInspectorPodConntrackentries
+	metricInspectorPodConntrackfound               metricInspectorPodConntrackfound
+	metricInspectorPodConntrackignore              metricInspectorPodConntrackignore
+	metricInspectorPodConntrackinsert              metricInspectorPodConntrackinsert
+	metricInspectorPodConntrackinsertfailed        metricInspectorPodConntrackinsertfailed
+	metricInspectorPodConntrackinvalid             metricInspectorPodConntrackinvalid
+	metricInspectorPodConntracksearchrestart       metricInspectorPodConntracksearchrestart
 	metricInspectorPodFdopenfd                     metricInspectorPodFdopenfd
 	metricInspectorPodFdopensocket                 metricInspectorPodFdopensocket
 	metricInspectorPodIoioreadbytes                metricInspectorPodIoioreadbytes
@@ -3064,9 +4937,25 @@ type MetricsBuilder struct {
 	metricInspectorPodIoiowritebyres               metricInspectorPodIoiowritebyres
 	metricInspectorPodIoiowritebytes               metricInspectorPodIoiowritebytes
 	metricInspectorPodIoiowritesyscall             metricInspectorPodIoiowritesyscall
+	metricInspectorPodNetdevrxbytes                metricInspectorPodNetdevrxbytes
+	metricInspectorPodNetdevrxdropped              metricInspectorPodNetdevrxdropped
+	metricInspectorPodNetdevrxerrors               metricInspectorPodNetdevrxerrors
+	metricInspectorPodNetdevrxpackets              metricInspectorPodNetdevrxpackets
+	metricInspectorPodNetdevtxbytes                metricInspectorPodNetdevtxbytes
+	metricInspectorPodNetdevtxdropped              metricInspectorPodNetdevtxdropped
+	metricInspectorPodNetdevtxerrors               metricInspectorPodNetdevtxerrors
+	metricInspectorPodNetdevtxpackets              metricInspectorPodNetdevtxpackets
 	metricInspectorPodPacketlossAbnormal           metricInspectorPodPacketlossAbnormal
 	metricInspectorPodPacketlossByReason           metricInspectorPodPacketlossByReason
 	metricInspectorPodPacketlossTotal              metricInspectorPodPacketlossTotal
+	metricInspectorPodSlabtcpslabobjactive         metricInspectorPodSlabtcpslabobjactive
+	metricInspectorPodSlabtcpslabobjnum            metricInspectorPodSlabtcpslabobjnum
+	metricInspectorPodSlabtcpslabobjperslab        metricInspectorPodSlabtcpslabobjperslab
+	metricInspectorPodSlabtcpslabobjsize           metricInspectorPodSlabtcpslabobjsize
+	metricInspectorPodSlabtcpslabpagesperslab      metricInspectorPodSlabtcpslabpagesperslab
+	metricInspectorPodSoftnetdropped               metricInspectorPodSoftnetdropped
+	metricInspectorPodSoftnetprocessed             metricInspectorPodSoftnetprocessed
+	metricInspectorPodSoftnettimesqueeze           metricInspectorPodSoftnettimesqueeze
 	metricInspectorPodTcpactiveopenes              metricInspectorPodTcpactiveopenes
 	metricInspectorPodTcpactiveopens               metricInspectorPodTcpactiveopens
 	metricInspectorPodTcpcurrestab                 metricInspectorPodTcpcurrestab
@@ -3133,7 +5022,24 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		startTime:                                      pcommon.NewTimestampFromTime(time.Now()),
 		metricsBuffer:                                  pmetric.NewMetrics(),
 		buildInfo:                                      settings.BuildInfo,
+		metricInspectorNodeSlabtcpslabobjactive:        newMetricInspectorNodeSlabtcpslabobjactive(mbc.Metrics.InspectorNodeSlabtcpslabobjactive),
+		metricInspectorNodeSlabtcpslabobjnum:           newMetricInspectorNodeSlabtcpslabobjnum(mbc.Metrics.InspectorNodeSlabtcpslabobjnum),
+		metricInspectorNodeSlabtcpslabobjperslab:       newMetricInspectorNodeSlabtcpslabobjperslab(mbc.Metrics.InspectorNodeSlabtcpslabobjperslab),
+		metricInspectorNodeSlabtcpslabobjsize:          newMetricInspectorNodeSlabtcpslabobjsize(mbc.Metrics.InspectorNodeSlabtcpslabobjsize),
+		metricInspectorNodeSlabtcpslabpagesperslab:     newMetricInspectorNodeSlabtcpslabpagesperslab(mbc.Metrics.InspectorNodeSlabtcpslabpagesperslab),
+		metricInspectorNodeSoftnetdropped:              newMetricInspectorNodeSoftnetdropped(mbc.Metrics.InspectorNodeSoftnetdropped),
+		metricInspectorNodeSoftnetprocessed:            newMetricInspectorNodeSoftnetprocessed(mbc.Metrics.InspectorNodeSoftnetprocessed),
+		metricInspectorNodeSoftnettimesqueeze:          newMetricInspectorNodeSoftnettimesqueeze(mbc.Metrics.InspectorNodeSoftnettimesqueeze),
 		metricInspectorPodAbnormalalloss:               newMetricInspectorPodAbnormalalloss(mbc.Metrics.InspectorPodAbnormalalloss),
+		metricInspectorPodConntrackdrop:                newMetricInspectorPodConntrackdrop(mbc.Metrics.InspectorPodConntrackdrop),
+		metricInspectorPodConntrackearlydrop:           newMetricInspectorPodConntrackearlydrop(mbc.Metrics.InspectorPodConntrackearlydrop),
+		metricInspectorPodConntrackentries:             newMetricInspectorPodConntrackentries(mbc.Metrics.InspectorPodConntrackentries),
+		metricInspectorPodConntrackfound:               newMetricInspectorPodConntrackfound(mbc.Metrics.InspectorPodConntrackfound),
+		metricInspectorPodConntrackignore:              newMetricInspectorPodConntrackignore(mbc.Metrics.InspectorPodConntrackignore),
+		metricInspectorPodConntrackinsert:              newMetricInspectorPodConntrackinsert(mbc.Metrics.InspectorPodConntrackinsert),
+		metricInspectorPodConntrackinsertfailed:        newMetricInspectorPodConntrackinsertfailed(mbc.Metrics.InspectorPodConntrackinsertfailed),
+		metricInspectorPodConntrackinvalid:             newMetricInspectorPodConntrackinvalid(mbc.Metrics.InspectorPodConntrackinvalid),
+		metricInspectorPodConntracksearchrestart:       newMetricInspectorPodConntracksearchrestart(mbc.Metrics.InspectorPodConntracksearchrestart),
 		metricInspectorPodFdopenfd:                     newMetricInspectorPodFdopenfd(mbc.Metrics.InspectorPodFdopenfd),
 		metricInspectorPodFdopensocket:                 newMetricInspectorPodFdopensocket(mbc.Metrics.InspectorPodFdopensocket),
 		metricInspectorPodIoioreadbytes:                newMetricInspectorPodIoioreadbytes(mbc.Metrics.InspectorPodIoioreadbytes),
@@ -3141,9 +5047,25 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricInspectorPodIoiowritebyres:               newMetricInspectorPodIoiowritebyres(mbc.Metrics.InspectorPodIoiowritebyres),
 		metricInspectorPodIoiowritebytes:               newMetricInspectorPodIoiowritebytes(mbc.Metrics.InspectorPodIoiowritebytes),
 		metricInspectorPodIoiowritesyscall:             newMetricInspectorPodIoiowritesyscall(mbc.Metrics.InspectorPodIoiowritesyscall),
+		metricInspectorPodNetdevrxbytes:                newMetricInspectorPodNetdevrxbytes(mbc.Metrics.InspectorPodNetdevrxbytes),
+		metricInspectorPodNetdevrxdropped:              newMetricInspectorPodNetdevrxdropped(mbc.Metrics.InspectorPodNetdevrxdropped),
+		metricInspectorPodNetdevrxerrors:               newMetricInspectorPodNetdevrxerrors(mbc.Metrics.InspectorPodNetdevrxerrors),
+		metricInspectorPodNetdevrxpackets:              newMetricInspectorPodNetdevrxpackets(mbc.Metrics.InspectorPodNetdevrxpackets),
+		metricInspectorPodNetdevtxbytes:                newMetricInspectorPodNetdevtxbytes(mbc.Metrics.InspectorPodNetdevtxbytes),
+		metricInspectorPodNetdevtxdropped:              newMetricInspectorPodNetdevtxdropped(mbc.Metrics.InspectorPodNetdevtxdropped),
+		metricInspectorPodNetdevtxerrors:               newMetricInspectorPodNetdevtxerrors(mbc.Metrics.InspectorPodNetdevtxerrors),
+		metricInspectorPodNetdevtxpackets:              newMetricInspectorPodNetdevtxpackets(mbc.Metrics.InspectorPodNetdevtxpackets),
 		metricInspectorPodPacketlossAbnormal:           newMetricInspectorPodPacketlossAbnormal(mbc.Metrics.InspectorPodPacketlossAbnormal),
 		metricInspectorPodPacketlossByReason:           newMetricInspectorPodPacketlossByReason(mbc.Metrics.InspectorPodPacketlossByReason),
 		metricInspectorPodPacketlossTotal:              newMetricInspectorPodPacketlossTotal(mbc.Metrics.InspectorPodPacketlossTotal),
+		metricInspectorPodSlabtcpslabobjactive:         newMetricInspectorPodSlabtcpslabobjactive(mbc.Metrics.InspectorPodSlabtcpslabobjactive),
+		metricInspectorPodSlabtcpslabobjnum:            newMetricInspectorPodSlabtcpslabobjnum(mbc.Metrics.InspectorPodSlabtcpslabobjnum),
+		metricInspectorPodSlabtcpslabobjperslab:        newMetricInspectorPodSlabtcpslabobjperslab(mbc.Metrics.InspectorPodSlabtcpslabobjperslab),
+		metricInspectorPodSlabtcpslabobjsize:           newMetricInspectorPodSlabtcpslabobjsize(mbc.Metrics.InspectorPodSlabtcpslabobjsize),
+		metricInspectorPodSlabtcpslabpagesperslab:      newMetricInspectorPodSlabtcpslabpagesperslab(mbc.Metrics.InspectorPodSlabtcpslabpagesperslab),
+		metricInspectorPodSoftnetdropped:               newMetricInspectorPodSoftnetdropped(mbc.Metrics.InspectorPodSoftnetdropped),
+		metricInspectorPodSoftnetprocessed:             newMetricInspectorPodSoftnetprocessed(mbc.Metrics.InspectorPodSoftnetprocessed),
+		metricInspectorPodSoftnettimesqueeze:           newMetricInspectorPodSoftnettimesqueeze(mbc.Metrics.InspectorPodSoftnettimesqueeze),
 		metricInspectorPodTcpactiveopenes:              newMetricInspectorPodTcpactiveopenes(mbc.Metrics.InspectorPodTcpactiveopenes),
 		metricInspectorPodTcpactiveopens:               newMetricInspectorPodTcpactiveopens(mbc.Metrics.InspectorPodTcpactiveopens),
 		metricInspectorPodTcpcurrestab:                 newMetricInspectorPodTcpcurrestab(mbc.Metrics.InspectorPodTcpcurrestab),
@@ -3211,6 +5133,12 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 	}
 	if mbc.ResourceAttributes.NetworkNetnsCookie.MetricsExclude != nil {
 		mb.resourceAttributeExcludeFilter["network.netns.cookie"] = filter.CreateFilter(mbc.ResourceAttributes.NetworkNetnsCookie.MetricsExclude)
+	}
+	if mbc.ResourceAttributes.NetworkNetnsFolded.MetricsInclude != nil {
+		mb.resourceAttributeIncludeFilter["network.netns.folded"] = filter.CreateFilter(mbc.ResourceAttributes.NetworkNetnsFolded.MetricsInclude)
+	}
+	if mbc.ResourceAttributes.NetworkNetnsFolded.MetricsExclude != nil {
+		mb.resourceAttributeExcludeFilter["network.netns.folded"] = filter.CreateFilter(mbc.ResourceAttributes.NetworkNetnsFolded.MetricsExclude)
 	}
 	if mbc.ResourceAttributes.NetworkNetnsHost.MetricsInclude != nil {
 		mb.resourceAttributeIncludeFilter["network.netns.host"] = filter.CreateFilter(mbc.ResourceAttributes.NetworkNetnsHost.MetricsInclude)
@@ -3300,7 +5228,24 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	ils.Scope().SetName(ScopeName)
 	ils.Scope().SetVersion(mb.buildInfo.Version)
 	ils.Metrics().EnsureCapacity(mb.metricsCapacity)
+	mb.metricInspectorNodeSlabtcpslabobjactive.emit(ils.Metrics())
+	mb.metricInspectorNodeSlabtcpslabobjnum.emit(ils.Metrics())
+	mb.metricInspectorNodeSlabtcpslabobjperslab.emit(ils.Metrics())
+	mb.metricInspectorNodeSlabtcpslabobjsize.emit(ils.Metrics())
+	mb.metricInspectorNodeSlabtcpslabpagesperslab.emit(ils.Metrics())
+	mb.metricInspectorNodeSoftnetdropped.emit(ils.Metrics())
+	mb.metricInspectorNodeSoftnetprocessed.emit(ils.Metrics())
+	mb.metricInspectorNodeSoftnettimesqueeze.emit(ils.Metrics())
 	mb.metricInspectorPodAbnormalalloss.emit(ils.Metrics())
+	mb.metricInspectorPodConntrackdrop.emit(ils.Metrics())
+	mb.metricInspectorPodConntrackearlydrop.emit(ils.Metrics())
+	mb.metricInspectorPodConntrackentries.emit(ils.Metrics())
+	mb.metricInspectorPodConntrackfound.emit(ils.Metrics())
+	mb.metricInspectorPodConntrackignore.emit(ils.Metrics())
+	mb.metricInspectorPodConntrackinsert.emit(ils.Metrics())
+	mb.metricInspectorPodConntrackinsertfailed.emit(ils.Metrics())
+	mb.metricInspectorPodConntrackinvalid.emit(ils.Metrics())
+	mb.metricInspectorPodConntracksearchrestart.emit(ils.Metrics())
 	mb.metricInspectorPodFdopenfd.emit(ils.Metrics())
 	mb.metricInspectorPodFdopensocket.emit(ils.Metrics())
 	mb.metricInspectorPodIoioreadbytes.emit(ils.Metrics())
@@ -3308,9 +5253,25 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricInspectorPodIoiowritebyres.emit(ils.Metrics())
 	mb.metricInspectorPodIoiowritebytes.emit(ils.Metrics())
 	mb.metricInspectorPodIoiowritesyscall.emit(ils.Metrics())
+	mb.metricInspectorPodNetdevrxbytes.emit(ils.Metrics())
+	mb.metricInspectorPodNetdevrxdropped.emit(ils.Metrics())
+	mb.metricInspectorPodNetdevrxerrors.emit(ils.Metrics())
+	mb.metricInspectorPodNetdevrxpackets.emit(ils.Metrics())
+	mb.metricInspectorPodNetdevtxbytes.emit(ils.Metrics())
+	mb.metricInspectorPodNetdevtxdropped.emit(ils.Metrics())
+	mb.metricInspectorPodNetdevtxerrors.emit(ils.Metrics())
+	mb.metricInspectorPodNetdevtxpackets.emit(ils.Metrics())
 	mb.metricInspectorPodPacketlossAbnormal.emit(ils.Metrics())
 	mb.metricInspectorPodPacketlossByReason.emit(ils.Metrics())
 	mb.metricInspectorPodPacketlossTotal.emit(ils.Metrics())
+	mb.metricInspectorPodSlabtcpslabobjactive.emit(ils.Metrics())
+	mb.metricInspectorPodSlabtcpslabobjnum.emit(ils.Metrics())
+	mb.metricInspectorPodSlabtcpslabobjperslab.emit(ils.Metrics())
+	mb.metricInspectorPodSlabtcpslabobjsize.emit(ils.Metrics())
+	mb.metricInspectorPodSlabtcpslabpagesperslab.emit(ils.Metrics())
+	mb.metricInspectorPodSoftnetdropped.emit(ils.Metrics())
+	mb.metricInspectorPodSoftnetprocessed.emit(ils.Metrics())
+	mb.metricInspectorPodSoftnettimesqueeze.emit(ils.Metrics())
 	mb.metricInspectorPodTcpactiveopenes.emit(ils.Metrics())
 	mb.metricInspectorPodTcpactiveopens.emit(ils.Metrics())
 	mb.metricInspectorPodTcpcurrestab.emit(ils.Metrics())
@@ -3383,9 +5344,94 @@ func (mb *MetricsBuilder) Emit(options ...ResourceMetricsOption) pmetric.Metrics
 	return metrics
 }
 
+// RecordInspectorNodeSlabtcpslabobjactiveDataPoint adds a data point to inspector_node_slabtcpslabobjactive metric.
+func (mb *MetricsBuilder) RecordInspectorNodeSlabtcpslabobjactiveDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorNodeSlabtcpslabobjactive.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorNodeSlabtcpslabobjnumDataPoint adds a data point to inspector_node_slabtcpslabobjnum metric.
+func (mb *MetricsBuilder) RecordInspectorNodeSlabtcpslabobjnumDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorNodeSlabtcpslabobjnum.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorNodeSlabtcpslabobjperslabDataPoint adds a data point to inspector_node_slabtcpslabobjperslab metric.
+func (mb *MetricsBuilder) RecordInspectorNodeSlabtcpslabobjperslabDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorNodeSlabtcpslabobjperslab.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorNodeSlabtcpslabobjsizeDataPoint adds a data point to inspector_node_slabtcpslabobjsize metric.
+func (mb *MetricsBuilder) RecordInspectorNodeSlabtcpslabobjsizeDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorNodeSlabtcpslabobjsize.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorNodeSlabtcpslabpagesperslabDataPoint adds a data point to inspector_node_slabtcpslabpagesperslab metric.
+func (mb *MetricsBuilder) RecordInspectorNodeSlabtcpslabpagesperslabDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorNodeSlabtcpslabpagesperslab.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorNodeSoftnetdroppedDataPoint adds a data point to inspector_node_softnetdropped metric.
+func (mb *MetricsBuilder) RecordInspectorNodeSoftnetdroppedDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorNodeSoftnetdropped.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorNodeSoftnetprocessedDataPoint adds a data point to inspector_node_softnetprocessed metric.
+func (mb *MetricsBuilder) RecordInspectorNodeSoftnetprocessedDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorNodeSoftnetprocessed.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorNodeSoftnettimesqueezeDataPoint adds a data point to inspector_node_softnettimesqueeze metric.
+func (mb *MetricsBuilder) RecordInspectorNodeSoftnettimesqueezeDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorNodeSoftnettimesqueeze.recordDataPoint(mb.startTime, ts, val)
+}
+
 // RecordInspectorPodAbnormalallossDataPoint adds a data point to inspector_pod_abnormalalloss metric.
 func (mb *MetricsBuilder) RecordInspectorPodAbnormalallossDataPoint(ts pcommon.Timestamp, val int64) {
 	mb.metricInspectorPodAbnormalalloss.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodConntrackdropDataPoint adds a data point to inspector_pod_conntrackdrop metric.
+func (mb *MetricsBuilder) RecordInspectorPodConntrackdropDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodConntrackdrop.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodConntrackearlydropDataPoint adds a data point to inspector_pod_conntrackearlydrop metric.
+func (mb *MetricsBuilder) RecordInspectorPodConntrackearlydropDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodConntrackearlydrop.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodConntrackentriesDataPoint adds a data point to inspector_pod_conntrackentries metric.
+func (mb *MetricsBuilder) RecordInspectorPodConntrackentriesDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodConntrackentries.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodConntrackfoundDataPoint adds a data point to inspector_pod_conntrackfound metric.
+func (mb *MetricsBuilder) RecordInspectorPodConntrackfoundDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodConntrackfound.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodConntrackignoreDataPoint adds a data point to inspector_pod_conntrackignore metric.
+func (mb *MetricsBuilder) RecordInspectorPodConntrackignoreDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodConntrackignore.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodConntrackinsertDataPoint adds a data point to inspector_pod_conntrackinsert metric.
+func (mb *MetricsBuilder) RecordInspectorPodConntrackinsertDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodConntrackinsert.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodConntrackinsertfailedDataPoint adds a data point to inspector_pod_conntrackinsertfailed metric.
+func (mb *MetricsBuilder) RecordInspectorPodConntrackinsertfailedDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodConntrackinsertfailed.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodConntrackinvalidDataPoint adds a data point to inspector_pod_conntrackinvalid metric.
+func (mb *MetricsBuilder) RecordInspectorPodConntrackinvalidDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodConntrackinvalid.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodConntracksearchrestartDataPoint adds a data point to inspector_pod_conntracksearchrestart metric.
+func (mb *MetricsBuilder) RecordInspectorPodConntracksearchrestartDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodConntracksearchrestart.recordDataPoint(mb.startTime, ts, val)
 }
 
 // RecordInspectorPodFdopenfdDataPoint adds a data point to inspector_pod_fdopenfd metric.
@@ -3423,6 +5469,46 @@ func (mb *MetricsBuilder) RecordInspectorPodIoiowritesyscallDataPoint(ts pcommon
 	mb.metricInspectorPodIoiowritesyscall.recordDataPoint(mb.startTime, ts, val)
 }
 
+// RecordInspectorPodNetdevrxbytesDataPoint adds a data point to inspector_pod_netdevrxbytes metric.
+func (mb *MetricsBuilder) RecordInspectorPodNetdevrxbytesDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodNetdevrxbytes.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodNetdevrxdroppedDataPoint adds a data point to inspector_pod_netdevrxdropped metric.
+func (mb *MetricsBuilder) RecordInspectorPodNetdevrxdroppedDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodNetdevrxdropped.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodNetdevrxerrorsDataPoint adds a data point to inspector_pod_netdevrxerrors metric.
+func (mb *MetricsBuilder) RecordInspectorPodNetdevrxerrorsDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodNetdevrxerrors.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodNetdevrxpacketsDataPoint adds a data point to inspector_pod_netdevrxpackets metric.
+func (mb *MetricsBuilder) RecordInspectorPodNetdevrxpacketsDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodNetdevrxpackets.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodNetdevtxbytesDataPoint adds a data point to inspector_pod_netdevtxbytes metric.
+func (mb *MetricsBuilder) RecordInspectorPodNetdevtxbytesDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodNetdevtxbytes.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodNetdevtxdroppedDataPoint adds a data point to inspector_pod_netdevtxdropped metric.
+func (mb *MetricsBuilder) RecordInspectorPodNetdevtxdroppedDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodNetdevtxdropped.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodNetdevtxerrorsDataPoint adds a data point to inspector_pod_netdevtxerrors metric.
+func (mb *MetricsBuilder) RecordInspectorPodNetdevtxerrorsDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodNetdevtxerrors.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodNetdevtxpacketsDataPoint adds a data point to inspector_pod_netdevtxpackets metric.
+func (mb *MetricsBuilder) RecordInspectorPodNetdevtxpacketsDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodNetdevtxpackets.recordDataPoint(mb.startTime, ts, val)
+}
+
 // RecordInspectorPodPacketlossAbnormalDataPoint adds a data point to inspector_pod_packetloss_abnormal metric.
 func (mb *MetricsBuilder) RecordInspectorPodPacketlossAbnormalDataPoint(ts pcommon.Timestamp, val int64) {
 	mb.metricInspectorPodPacketlossAbnormal.recordDataPoint(mb.startTime, ts, val)
@@ -3436,6 +5522,46 @@ func (mb *MetricsBuilder) RecordInspectorPodPacketlossByReasonDataPoint(ts pcomm
 // RecordInspectorPodPacketlossTotalDataPoint adds a data point to inspector_pod_packetloss_total metric.
 func (mb *MetricsBuilder) RecordInspectorPodPacketlossTotalDataPoint(ts pcommon.Timestamp, val int64) {
 	mb.metricInspectorPodPacketlossTotal.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodSlabtcpslabobjactiveDataPoint adds a data point to inspector_pod_slabtcpslabobjactive metric.
+func (mb *MetricsBuilder) RecordInspectorPodSlabtcpslabobjactiveDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodSlabtcpslabobjactive.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodSlabtcpslabobjnumDataPoint adds a data point to inspector_pod_slabtcpslabobjnum metric.
+func (mb *MetricsBuilder) RecordInspectorPodSlabtcpslabobjnumDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodSlabtcpslabobjnum.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodSlabtcpslabobjperslabDataPoint adds a data point to inspector_pod_slabtcpslabobjperslab metric.
+func (mb *MetricsBuilder) RecordInspectorPodSlabtcpslabobjperslabDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodSlabtcpslabobjperslab.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodSlabtcpslabobjsizeDataPoint adds a data point to inspector_pod_slabtcpslabobjsize metric.
+func (mb *MetricsBuilder) RecordInspectorPodSlabtcpslabobjsizeDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodSlabtcpslabobjsize.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodSlabtcpslabpagesperslabDataPoint adds a data point to inspector_pod_slabtcpslabpagesperslab metric.
+func (mb *MetricsBuilder) RecordInspectorPodSlabtcpslabpagesperslabDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodSlabtcpslabpagesperslab.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodSoftnetdroppedDataPoint adds a data point to inspector_pod_softnetdropped metric.
+func (mb *MetricsBuilder) RecordInspectorPodSoftnetdroppedDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodSoftnetdropped.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodSoftnetprocessedDataPoint adds a data point to inspector_pod_softnetprocessed metric.
+func (mb *MetricsBuilder) RecordInspectorPodSoftnetprocessedDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodSoftnetprocessed.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodSoftnettimesqueezeDataPoint adds a data point to inspector_pod_softnettimesqueeze metric.
+func (mb *MetricsBuilder) RecordInspectorPodSoftnettimesqueezeDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodSoftnettimesqueeze.recordDataPoint(mb.startTime, ts, val)
 }
 
 // RecordInspectorPodTcpactiveopenesDataPoint adds a data point to inspector_pod_tcpactiveopenes metric.

@@ -79,7 +79,58 @@ func TestMetricsBuilder(t *testing.T) {
 			allMetricsCount := 0
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordInspectorNodeSlabtcpslabobjactiveDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorNodeSlabtcpslabobjnumDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorNodeSlabtcpslabobjperslabDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorNodeSlabtcpslabobjsizeDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorNodeSlabtcpslabpagesperslabDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorNodeSoftnetdroppedDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorNodeSoftnetprocessedDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorNodeSoftnettimesqueezeDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordInspectorPodAbnormalallossDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodConntrackdropDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodConntrackearlydropDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodConntrackentriesDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodConntrackfoundDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodConntrackignoreDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodConntrackinsertDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodConntrackinsertfailedDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodConntrackinvalidDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodConntracksearchrestartDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordInspectorPodFdopenfdDataPoint(ts, 1)
@@ -103,6 +154,30 @@ func TestMetricsBuilder(t *testing.T) {
 			mb.RecordInspectorPodIoiowritesyscallDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordInspectorPodNetdevrxbytesDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodNetdevrxdroppedDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodNetdevrxerrorsDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodNetdevrxpacketsDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodNetdevtxbytesDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodNetdevtxdroppedDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodNetdevtxerrorsDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodNetdevtxpacketsDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordInspectorPodPacketlossAbnormalDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
@@ -113,6 +188,30 @@ func TestMetricsBuilder(t *testing.T) {
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordInspectorPodPacketlossTotalDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodSlabtcpslabobjactiveDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodSlabtcpslabobjnumDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodSlabtcpslabobjperslabDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodSlabtcpslabobjsizeDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodSlabtcpslabpagesperslabDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodSoftnetdroppedDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodSoftnetprocessedDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodSoftnettimesqueezeDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordInspectorPodTcpactiveopenesDataPoint(ts, 1)
@@ -245,6 +344,7 @@ func TestMetricsBuilder(t *testing.T) {
 			rb.SetHostName("host.name-val")
 			rb.SetK8sPodUID("k8s.pod.uid-val")
 			rb.SetNetworkNetnsCookie(20)
+			rb.SetNetworkNetnsFolded(20)
 			rb.SetNetworkNetnsHost(true)
 			rb.SetNetworkNetnsInode(19)
 			rb.SetNetworkNetnsName("network.netns.name-val")
@@ -280,6 +380,108 @@ func TestMetricsBuilder(t *testing.T) {
 			validatedMetrics := make(map[string]bool)
 			for _, mi := range allMetricsList {
 				switch mi.Name() {
+				case "inspector_node_slabtcpslabobjactive":
+					assert.False(t, validatedMetrics["inspector_node_slabtcpslabobjactive"], "Found a duplicate in the metrics slice: inspector_node_slabtcpslabobjactive")
+					validatedMetrics["inspector_node_slabtcpslabobjactive"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Active objects in the TCP slab cache.", mi.Description())
+					assert.Equal(t, "{object}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_node_slabtcpslabobjnum":
+					assert.False(t, validatedMetrics["inspector_node_slabtcpslabobjnum"], "Found a duplicate in the metrics slice: inspector_node_slabtcpslabobjnum")
+					validatedMetrics["inspector_node_slabtcpslabobjnum"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Objects in the TCP slab cache.", mi.Description())
+					assert.Equal(t, "{object}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_node_slabtcpslabobjperslab":
+					assert.False(t, validatedMetrics["inspector_node_slabtcpslabobjperslab"], "Found a duplicate in the metrics slice: inspector_node_slabtcpslabobjperslab")
+					validatedMetrics["inspector_node_slabtcpslabobjperslab"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Objects in one slab of the TCP cache.", mi.Description())
+					assert.Equal(t, "{object}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_node_slabtcpslabobjsize":
+					assert.False(t, validatedMetrics["inspector_node_slabtcpslabobjsize"], "Found a duplicate in the metrics slice: inspector_node_slabtcpslabobjsize")
+					validatedMetrics["inspector_node_slabtcpslabobjsize"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Size of one object of the TCP slab cache (differs by kernel).", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_node_slabtcpslabpagesperslab":
+					assert.False(t, validatedMetrics["inspector_node_slabtcpslabpagesperslab"], "Found a duplicate in the metrics slice: inspector_node_slabtcpslabpagesperslab")
+					validatedMetrics["inspector_node_slabtcpslabpagesperslab"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Pages in one slab of the TCP cache.", mi.Description())
+					assert.Equal(t, "{page}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_node_softnetdropped":
+					assert.False(t, validatedMetrics["inspector_node_softnetdropped"], "Found a duplicate in the metrics slice: inspector_node_softnetdropped")
+					validatedMetrics["inspector_node_softnetdropped"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Backlog packets dropped by all CPUs after reception.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_node_softnetprocessed":
+					assert.False(t, validatedMetrics["inspector_node_softnetprocessed"], "Found a duplicate in the metrics slice: inspector_node_softnetprocessed")
+					validatedMetrics["inspector_node_softnetprocessed"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Backlog packets from the interfaces processed by all CPUs.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_node_softnettimesqueeze":
+					assert.False(t, validatedMetrics["inspector_node_softnettimesqueeze"], "Found a duplicate in the metrics slice: inspector_node_softnettimesqueeze")
+					validatedMetrics["inspector_node_softnettimesqueeze"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Times a CPU could not take all packets in one pass or ran out of its time slice.", mi.Description())
+					assert.Equal(t, "{event}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
 				case "inspector_pod_abnormalalloss":
 					assert.False(t, validatedMetrics["inspector_pod_abnormalalloss"], "Found a duplicate in the metrics slice: inspector_pod_abnormalalloss")
 					validatedMetrics["inspector_pod_abnormalalloss"] = true
@@ -287,6 +489,130 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
 					assert.Equal(t, "Packets dropped by the kernel for reasons other than the packet itself (integrity, checksum) (documented spelling of inspector_pod_packetloss_abnormal).", mi.Description())
 					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_conntrackdrop":
+					assert.False(t, validatedMetrics["inspector_pod_conntrackdrop"], "Found a duplicate in the metrics slice: inspector_pod_conntrackdrop")
+					validatedMetrics["inspector_pod_conntrackdrop"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Packets dropped because tracking failed.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_conntrackearlydrop":
+					assert.False(t, validatedMetrics["inspector_pod_conntrackearlydrop"], "Found a duplicate in the metrics slice: inspector_pod_conntrackearlydrop")
+					validatedMetrics["inspector_pod_conntrackearlydrop"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Entries evicted early (documented as unused; served all the same).", mi.Description())
+					assert.Equal(t, "{entry}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_conntrackentries":
+					assert.False(t, validatedMetrics["inspector_pod_conntrackentries"], "Found a duplicate in the metrics slice: inspector_pod_conntrackentries")
+					validatedMetrics["inspector_pod_conntrackentries"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Entries in the connection tracking table.", mi.Description())
+					assert.Equal(t, "{entry}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_conntrackfound":
+					assert.False(t, validatedMetrics["inspector_pod_conntrackfound"], "Found a duplicate in the metrics slice: inspector_pod_conntrackfound")
+					validatedMetrics["inspector_pod_conntrackfound"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Look-ups that found an entry.", mi.Description())
+					assert.Equal(t, "{lookup}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_conntrackignore":
+					assert.False(t, validatedMetrics["inspector_pod_conntrackignore"], "Found a duplicate in the metrics slice: inspector_pod_conntrackignore")
+					validatedMetrics["inspector_pod_conntrackignore"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Packets that skipped tracking: already tracked or no need to be.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_conntrackinsert":
+					assert.False(t, validatedMetrics["inspector_pod_conntrackinsert"], "Found a duplicate in the metrics slice: inspector_pod_conntrackinsert")
+					validatedMetrics["inspector_pod_conntrackinsert"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Entries inserted (documented as unused; served all the same).", mi.Description())
+					assert.Equal(t, "{entry}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_conntrackinsertfailed":
+					assert.False(t, validatedMetrics["inspector_pod_conntrackinsertfailed"], "Found a duplicate in the metrics slice: inspector_pod_conntrackinsertfailed")
+					validatedMetrics["inspector_pod_conntrackinsertfailed"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Failed insertions (documented as unused; served all the same).", mi.Description())
+					assert.Equal(t, "{entry}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_conntrackinvalid":
+					assert.False(t, validatedMetrics["inspector_pod_conntrackinvalid"], "Found a duplicate in the metrics slice: inspector_pod_conntrackinvalid")
+					validatedMetrics["inspector_pod_conntrackinvalid"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Packets that could not be tracked, though not dropped.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_conntracksearchrestart":
+					assert.False(t, validatedMetrics["inspector_pod_conntracksearchrestart"], "Found a duplicate in the metrics slice: inspector_pod_conntracksearchrestart")
+					validatedMetrics["inspector_pod_conntracksearchrestart"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Look-ups restarted.", mi.Description())
+					assert.Equal(t, "{lookup}", mi.Unit())
 					assert.True(t, mi.Sum().IsMonotonic())
 					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
 					dp := mi.Sum().DataPoints().At(0)
@@ -388,6 +714,118 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, ts, dp.Timestamp())
 					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
 					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_netdevrxbytes":
+					assert.False(t, validatedMetrics["inspector_pod_netdevrxbytes"], "Found a duplicate in the metrics slice: inspector_pod_netdevrxbytes")
+					validatedMetrics["inspector_pod_netdevrxbytes"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Bytes received by the network interfaces.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_netdevrxdropped":
+					assert.False(t, validatedMetrics["inspector_pod_netdevrxdropped"], "Found a duplicate in the metrics slice: inspector_pod_netdevrxdropped")
+					validatedMetrics["inspector_pod_netdevrxdropped"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Packets dropped by receive errors of the interfaces.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_netdevrxerrors":
+					assert.False(t, validatedMetrics["inspector_pod_netdevrxerrors"], "Found a duplicate in the metrics slice: inspector_pod_netdevrxerrors")
+					validatedMetrics["inspector_pod_netdevrxerrors"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Receive errors of the interfaces.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_netdevrxpackets":
+					assert.False(t, validatedMetrics["inspector_pod_netdevrxpackets"], "Found a duplicate in the metrics slice: inspector_pod_netdevrxpackets")
+					validatedMetrics["inspector_pod_netdevrxpackets"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Packets received successfully by the interfaces.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_netdevtxbytes":
+					assert.False(t, validatedMetrics["inspector_pod_netdevtxbytes"], "Found a duplicate in the metrics slice: inspector_pod_netdevtxbytes")
+					validatedMetrics["inspector_pod_netdevtxbytes"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Bytes sent by the network interfaces.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_netdevtxdropped":
+					assert.False(t, validatedMetrics["inspector_pod_netdevtxdropped"], "Found a duplicate in the metrics slice: inspector_pod_netdevtxdropped")
+					validatedMetrics["inspector_pod_netdevtxdropped"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Packets dropped by transmit errors of the interfaces.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_netdevtxerrors":
+					assert.False(t, validatedMetrics["inspector_pod_netdevtxerrors"], "Found a duplicate in the metrics slice: inspector_pod_netdevtxerrors")
+					validatedMetrics["inspector_pod_netdevtxerrors"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Transmit errors of the interfaces.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_netdevtxpackets":
+					assert.False(t, validatedMetrics["inspector_pod_netdevtxpackets"], "Found a duplicate in the metrics slice: inspector_pod_netdevtxpackets")
+					validatedMetrics["inspector_pod_netdevtxpackets"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Packets sent successfully by the interfaces.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
 				case "inspector_pod_packetloss_abnormal":
 					assert.False(t, validatedMetrics["inspector_pod_packetloss_abnormal"], "Found a duplicate in the metrics slice: inspector_pod_packetloss_abnormal")
 					validatedMetrics["inspector_pod_packetloss_abnormal"] = true
@@ -453,6 +891,108 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
 					assert.Equal(t, "Packets dropped by the kernel.", mi.Description())
 					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_slabtcpslabobjactive":
+					assert.False(t, validatedMetrics["inspector_pod_slabtcpslabobjactive"], "Found a duplicate in the metrics slice: inspector_pod_slabtcpslabobjactive")
+					validatedMetrics["inspector_pod_slabtcpslabobjactive"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Active objects in the TCP slab cache.", mi.Description())
+					assert.Equal(t, "{object}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_slabtcpslabobjnum":
+					assert.False(t, validatedMetrics["inspector_pod_slabtcpslabobjnum"], "Found a duplicate in the metrics slice: inspector_pod_slabtcpslabobjnum")
+					validatedMetrics["inspector_pod_slabtcpslabobjnum"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Objects in the TCP slab cache.", mi.Description())
+					assert.Equal(t, "{object}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_slabtcpslabobjperslab":
+					assert.False(t, validatedMetrics["inspector_pod_slabtcpslabobjperslab"], "Found a duplicate in the metrics slice: inspector_pod_slabtcpslabobjperslab")
+					validatedMetrics["inspector_pod_slabtcpslabobjperslab"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Objects in one slab of the TCP cache.", mi.Description())
+					assert.Equal(t, "{object}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_slabtcpslabobjsize":
+					assert.False(t, validatedMetrics["inspector_pod_slabtcpslabobjsize"], "Found a duplicate in the metrics slice: inspector_pod_slabtcpslabobjsize")
+					validatedMetrics["inspector_pod_slabtcpslabobjsize"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Size of one object of the TCP slab cache (differs by kernel).", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_slabtcpslabpagesperslab":
+					assert.False(t, validatedMetrics["inspector_pod_slabtcpslabpagesperslab"], "Found a duplicate in the metrics slice: inspector_pod_slabtcpslabpagesperslab")
+					validatedMetrics["inspector_pod_slabtcpslabpagesperslab"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Pages in one slab of the TCP cache.", mi.Description())
+					assert.Equal(t, "{page}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_softnetdropped":
+					assert.False(t, validatedMetrics["inspector_pod_softnetdropped"], "Found a duplicate in the metrics slice: inspector_pod_softnetdropped")
+					validatedMetrics["inspector_pod_softnetdropped"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Backlog packets dropped by all CPUs after reception.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_softnetprocessed":
+					assert.False(t, validatedMetrics["inspector_pod_softnetprocessed"], "Found a duplicate in the metrics slice: inspector_pod_softnetprocessed")
+					validatedMetrics["inspector_pod_softnetprocessed"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Backlog packets from the interfaces processed by all CPUs.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_softnettimesqueeze":
+					assert.False(t, validatedMetrics["inspector_pod_softnettimesqueeze"], "Found a duplicate in the metrics slice: inspector_pod_softnettimesqueeze")
+					validatedMetrics["inspector_pod_softnettimesqueeze"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Times a CPU could not take all packets in one pass or ran out of its time slice.", mi.Description())
+					assert.Equal(t, "{event}", mi.Unit())
 					assert.True(t, mi.Sum().IsMonotonic())
 					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
 					dp := mi.Sum().DataPoints().At(0)

@@ -49,6 +49,13 @@ func (rb *ResourceBuilder) SetNetworkNetnsCookie(val int64) {
 	}
 }
 
+// SetNetworkNetnsFolded sets provided value as "network.netns.folded" attribute.
+func (rb *ResourceBuilder) SetNetworkNetnsFolded(val int64) {
+	if rb.config.NetworkNetnsFolded.Enabled {
+		rb.res.Attributes().PutInt("network.netns.folded", val)
+	}
+}
+
 // SetNetworkNetnsHost sets provided value as "network.netns.host" attribute.
 func (rb *ResourceBuilder) SetNetworkNetnsHost(val bool) {
 	if rb.config.NetworkNetnsHost.Enabled {

@@ -17,6 +17,7 @@ func TestResourceBuilder(t *testing.T) {
 			rb.SetHostName("host.name-val")
 			rb.SetK8sPodUID("k8s.pod.uid-val")
 			rb.SetNetworkNetnsCookie(20)
+			rb.SetNetworkNetnsFolded(20)
 			rb.SetNetworkNetnsHost(true)
 			rb.SetNetworkNetnsInode(19)
 			rb.SetNetworkNetnsName("network.netns.name-val")
@@ -26,9 +27,9 @@ func TestResourceBuilder(t *testing.T) {
 
 			switch tt {
 			case "default":
-				assert.Equal(t, 7, res.Attributes().Len())
+				assert.Equal(t, 8, res.Attributes().Len())
 			case "all_set":
-				assert.Equal(t, 7, res.Attributes().Len())
+				assert.Equal(t, 8, res.Attributes().Len())
 			case "none_set":
 				assert.Equal(t, 0, res.Attributes().Len())
 				return
@@ -54,6 +55,11 @@ func TestResourceBuilder(t *testing.T) {
 			assert.True(t, ok)
 			if ok {
 				assert.EqualValues(t, 20, networkNetnsCookieAttrVal.Int())
+			}
+			networkNetnsFoldedAttrVal, ok := res.Attributes().Get("network.netns.folded")
+			assert.True(t, ok)
+			if ok {
+				assert.EqualValues(t, 20, networkNetnsFoldedAttrVal.Int())
 			}
 			networkNetnsHostAttrVal, ok := res.Attributes().Get("network.netns.host")
 			assert.True(t, ok)

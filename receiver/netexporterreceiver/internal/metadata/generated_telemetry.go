@@ -34,6 +34,7 @@ type TelemetryBuilder struct {
 	NetexporterNetns            metric.Int64ObservableGauge
 	NetexporterProbeHook        metric.Int64ObservableGauge
 	NetexporterProbeUp          metric.Int64ObservableGauge
+	NetexporterSeries           metric.Int64ObservableGauge
 }
 
 // TelemetryBuilderOption applies changes to default builder.
@@ -137,6 +138,21 @@ func (builder *TelemetryBuilder) RegisterNetexporterProbeUpCallback(cb metric.In
 	return nil
 }
 
+// RegisterNetexporterSeriesCallback sets callback for observable NetexporterSeries metric.
+func (builder *TelemetryBuilder) RegisterNetexporterSeriesCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.NetexporterSeries, obs: o})
+		return nil
+	}, builder.NetexporterSeries)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
 type observerInt64 struct {
 	embedded.Int64Observer
 	inst metric.Int64Observable
@@ -199,6 +215,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_netexporter.probe.up",
 		metric.WithDescription("1 if the probe runs with at least one hook, 0 if it was wanted and does not run. [Development]"),
 		metric.WithUnit("1"),
+	)
+	errs = errors.Join(errs, err)
+	builder.NetexporterSeries, err = builder.meter.Int64ObservableGauge(
+		"otelcol_netexporter.series",
+		metric.WithDescription("Series of the last collection pass, by what the limit max_series made of them. [Development]"),
+		metric.WithUnit("{series}"),
 	)
 	errs = errors.Join(errs, err)
 	return &builder, errs

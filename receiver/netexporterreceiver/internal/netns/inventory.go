@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/nslink"
 )
 
 const (
@@ -40,7 +42,10 @@ type Inventory struct {
 	namesAge time.Time         // modification time of nameDir
 	tasks    []Task
 	counters []Counter
-	io       map[taskID]IO    // of the processes at the last pass
+	io       map[taskID]IO // of the processes at the last pass
+	netlink  *nslink.Reader
+	want     nslink.Want
+	own      uint32           // inode of the namespace that this process is in
 	missing  map[ID]time.Time // what Lookup has looked for in vain
 }
 
@@ -80,6 +85,30 @@ func NewInventory(source Source, root string, counters []Counter) *Inventory {
 	}
 }
 
+// ReadNetlink makes the inventory fill in the counters of interfaces and connection tracking, too,
+// of the namespaces that something leads into.
+func (v *Inventory) ReadNetlink(r *nslink.Reader) error {
+	own, err := newProc(v.procRoot, nil).inode(filepath.Join("self", "ns", "net"))
+	if err != nil {
+		return fmt.Errorf("find the own network namespace: %w", err)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.netlink, v.own, v.want = r, own, nslink.Want{}
+	for _, c := range v.counters {
+		v.want.Links = v.want.Links || c.Links != nil
+		v.want.Conntrack = v.want.Conntrack || c.Conntrack != nil
+	}
+	return nil
+}
+
+// StopNetlink makes the inventory leave interfaces and connection tracking alone.
+func (v *Inventory) StopNetlink() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.want = nslink.Want{}
+}
+
 // Pass reads all namespaces with their counters, appending one row each to rows, and brings the
 // inventory up to date. The rows are complete even if it returns an error, unless they are nil.
 func (v *Inventory) Pass(rows []Row) ([]Row, error) {
@@ -89,7 +118,49 @@ func (v *Inventory) Pass(rows []Row) ([]Row, error) {
 	if len(rows) == 0 {
 		return nil, err
 	}
-	return rows, errors.Join(err, v.update(rows))
+	err = errors.Join(err, v.update(rows))
+	return rows, errors.Join(err, v.readNetlink(rows))
+}
+
+// readNetlink enters each namespace that has a name or a process.
+func (v *Inventory) readNetlink(rows []Row) error {
+	if v.want == (nslink.Want{}) {
+		return nil
+	}
+	paths := make(map[ID]string, len(v.tasks))
+	for _, t := range v.tasks {
+		if paths[t.NetNS] == "" {
+			paths[t.NetNS] = filepath.Join(v.procRoot, strconv.Itoa(t.TGID), "ns", "net")
+		}
+	}
+	var (
+		targets []nslink.Target
+		of      []*Row
+	)
+	for i := range rows {
+		row := &rows[i]
+		path := paths[row.ID]
+		if name := v.names[row.ID.Inode]; name != "" {
+			path = filepath.Join(v.nameDir, name)
+		}
+		if row.ID.Inode == v.own {
+			path = filepath.Join(v.procRoot, "self", "ns", "net")
+		}
+		if path != "" {
+			targets, of = append(targets, nslink.Target{Inode: row.ID.Inode, Path: path}), append(of, row)
+		}
+	}
+	return v.netlink.Read(targets, v.want, func(i int, s nslink.Stats) {
+		of[i].Links, of[i].Conntrack = s.Links.Present, s.Conntrack.Present
+		for j, c := range v.counters {
+			switch {
+			case c.Links != nil:
+				of[i].Values[j] = c.Links(&s.Links)
+			case c.Conntrack != nil:
+				of[i].Values[j] = c.Conntrack(&s.Conntrack)
+			}
+		}
+	})
 }
 
 func (v *Inventory) update(rows []Row) error {

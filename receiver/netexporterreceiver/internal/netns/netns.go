@@ -9,6 +9,7 @@ import (
 	"fmt"
 
 	"github.com/netexporter/netexporter/internal/kernel"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/nslink"
 )
 
 // ID identifies a network namespace. The inode number is what users see and what the kernel
@@ -31,7 +32,8 @@ type Namespace struct {
 	Owner
 }
 
-// Counter tells where a counter of a namespace is. Exactly one of MIB, Sockets and Tasks is set.
+// Counter tells where a counter of a namespace is. Exactly one of MIB, Sockets, Tasks, Links and
+// Conntrack is set.
 type Counter struct {
 	// MIB is the member of the kernel's enum that indexes it: TCP_MIB_*, UDP_MIB_* or LINUX_MIB_*
 	// (include/uapi/linux/snmp.h). A UDP_MIB_* is the sum of IPv4 and IPv6.
@@ -43,6 +45,10 @@ type Counter struct {
 	Sockets func(*Sockets) uint64
 	// Tasks takes it from the processes in the namespace.
 	Tasks func(*Usage) uint64
+	// Links takes it from the interfaces of the namespace.
+	Links func(*nslink.LinkStats) uint64
+	// Conntrack takes it from the connection tracking of the namespace.
+	Conntrack func(*nslink.ConntrackStats) uint64
 }
 
 // Sockets sums up the TCP sockets of a namespace, IPv4 and IPv6.
@@ -86,6 +92,9 @@ func (u IO) sub(before IO) IO {
 type Row struct {
 	ID     ID
 	Values []uint64
+	// Links and Conntrack are false if those could not be read: nothing leads into a namespace that
+	// has neither a process nor a name.
+	Links, Conntrack bool
 }
 
 // Task is a process, or a thread that is in another network namespace than its process.
@@ -115,9 +124,10 @@ type Source interface {
 	Close() error
 }
 
-// The hooks of a Source.
+// The hooks of a Source, and that of what an Inventory reads within namespaces.
 const (
 	HookNamespaces = "namespaces"
 	HookSockets    = "sockets"
 	HookTasks      = "tasks"
+	HookNetlink    = "netlink"
 )

@@ -148,7 +148,7 @@ func (p *proc) Rows(rows []Row) ([]Row, error) {
 		}
 		seen[t.NetNS.Inode] = true
 		row := nextRow(&rows, len(p.counters))
-		row.ID = t.NetNS
+		row.ID, row.Links, row.Conntrack = t.NetNS, false, false
 		for i, c := range p.counters {
 			row.Values[i] = 0
 			for _, name := range c.Proc {

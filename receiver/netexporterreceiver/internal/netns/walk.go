@@ -59,8 +59,8 @@ func NewWalk(k *kernel.Kernel, procRoot string, counters []Counter) (Source, err
 
 // reader returns what takes a counter from a record, nil if this kernel does not have it.
 func reader(k *kernel.Kernel, c Counter) func(*bpf.NetnsNetnsRecord) uint64 {
-	if c.Tasks != nil {
-		return nil
+	if c.MIB == "" && c.Sockets == nil {
+		return nil // not the kernel's pass to read
 	}
 	if c.Sockets != nil {
 		return func(r *bpf.NetnsNetnsRecord) uint64 {
@@ -201,7 +201,7 @@ func (w *walk) rows(rows []Row, records []bpf.NetnsNetnsRecord) ([]Row, error) {
 	for i := range records {
 		r := &records[i]
 		row := nextRow(&rows, len(w.read))
-		row.ID = ID{r.Id.Cookie, r.Id.Inode}
+		row.ID, row.Links, row.Conntrack = ID{r.Id.Cookie, r.Id.Inode}, false, false
 		for j, read := range w.read {
 			if read != nil {
 				row.Values[j] = read(r)
@@ -284,7 +284,7 @@ func (w *walk) Serves() []bool {
 	serves := make([]bool, len(w.read))
 	for i, read := range w.read {
 		c := w.wanted[i]
-		serves[i] = c.Tasks != nil || read != nil && (c.Sockets == nil || sockets)
+		serves[i] = c.MIB == "" && c.Sockets == nil || read != nil && (c.Sockets == nil || sockets)
 	}
 	return serves
 }

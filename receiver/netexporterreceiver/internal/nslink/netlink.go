@@ -14,9 +14,8 @@ import (
 // What golang.org/x/sys/unix does not define.
 const (
 	// include/uapi/linux/rtnetlink.h and if_link.h
-	newStats         = 92 // RTM_NEWSTATS
-	statsHeaderLen   = 12 // struct if_stats_msg
-	linkStatsMinimum = 8 * 8
+	newStats       = 92 // RTM_NEWSTATS
+	statsHeaderLen = 12 // struct if_stats_msg
 
 	// include/uapi/linux/netfilter/nfnetlink_conntrack.h
 	conntrackStatsCPU    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 4 // IPCTNL_MSG_CT_GET_STATS_CPU
@@ -121,15 +120,19 @@ func (l *LinkStats) add(body []byte) error {
 		if a.kind != unix.IFLA_STATS_LINK_64 {
 			continue
 		}
-		// struct rtnl_link_stats64 has grown at its end only.
-		if len(a.value) < linkStatsMinimum {
+		// The members of struct rtnl_link_stats64, which has grown at its end only.
+		counters := [...]*uint64{
+			0: &l.RxPackets, 1: &l.TxPackets, 2: &l.RxBytes, 3: &l.TxBytes,
+			4: &l.RxErrors, 5: &l.TxErrors, 6: &l.RxDropped, 7: &l.TxDropped,
+			15: &l.RxDropped, // rx_missed_errors
+		}
+		if len(a.value) < 8*len(counters) {
 			return fmt.Errorf("%w: %d bytes of interface counters", errMalformed, len(a.value))
 		}
-		for i, counter := range [...]*uint64{
-			&l.RxPackets, &l.TxPackets, &l.RxBytes, &l.TxBytes,
-			&l.RxErrors, &l.TxErrors, &l.RxDropped, &l.TxDropped,
-		} {
-			*counter += binary.NativeEndian.Uint64(a.value[8*i:])
+		for i, counter := range counters {
+			if counter != nil {
+				*counter += binary.NativeEndian.Uint64(a.value[8*i:])
+			}
 		}
 	}
 	return nil

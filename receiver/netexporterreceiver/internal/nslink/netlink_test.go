@@ -67,7 +67,7 @@ func TestCollectLinks(t *testing.T) {
 	}
 	want := LinkStats{
 		RxPackets: 110, TxPackets: 113, RxBytes: 116, TxBytes: 119,
-		RxErrors: 122, TxErrors: 125, RxDropped: 128, TxDropped: 131,
+		RxErrors: 122, TxErrors: 125, RxDropped: 128 + 155, TxDropped: 131,
 	}
 	if s.Links != want {
 		t.Errorf("got %+v, want %+v", s.Links, want)
@@ -110,7 +110,7 @@ func TestCollectTellsErrors(t *testing.T) {
 		"overrun":                  {status(unix.NLMSG_OVERRUN, 1, 0), unix.ENOBUFS},
 		"half a header":            {whole[:10], errMalformed},
 		"half a message":           {whole[:len(whole)-8], errMalformed},
-		"too few counters":         {link(2, 1, 7), errMalformed},
+		"too few counters":         {link(2, 1, 15), errMalformed},
 		"no status":                {header(nil, unix.NLMSG_ERROR, 0, 1, nil), errMalformed},
 		"no interface":             {header(nil, newStats, 0, 1, make([]byte, 8)), errMalformed},
 		"half an attribute":        {header(nil, newStats, 0, 1, append(make([]byte, statsHeaderLen), 4, 0)), errMalformed},

@@ -8,7 +8,6 @@ package nslink
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +20,8 @@ const (
 	// looks for a module.
 	askAgain = time.Minute
 )
+
+var errClosed = errors.New("nslink: the reader is closed")
 
 // Target is a network namespace to read.
 type Target struct {
@@ -38,7 +39,8 @@ type Want struct {
 }
 
 // LinkStats sums up the interfaces of a namespace, the loopback interface left out (struct
-// rtnl_link_stats64 of include/uapi/linux/if_link.h).
+// rtnl_link_stats64 of include/uapi/linux/if_link.h). As in /proc/net/dev, RxDropped holds what the
+// devices themselves missed too (dev_seq_printf_stats() of net/core/net-procfs.c).
 type LinkStats struct {
 	RxBytes, TxBytes     uint64
 	RxPackets, TxPackets uint64
@@ -86,9 +88,11 @@ func (e *PermissionError) Error() string {
 
 func (e *PermissionError) Unwrap() error { return e.Err }
 
-// Reader reads namespaces. The zero value is ready; a Reader is for one pass at a time. Between
-// passes it holds memory alone: no thread, no file, nothing that would keep a namespace alive.
+// Reader reads namespaces. It is for one goroutine at a time. Between passes it keeps nothing of
+// other namespaces: they would live as long as a file, a socket or a thread does in them.
 type Reader struct {
+	thread      *thread // nil if the last one is lost, or after Close
+	closed      bool
 	socket      socket
 	path        []byte
 	stat        unix.Stat_t
@@ -101,14 +105,33 @@ type indexed struct {
 	stats  Stats
 }
 
+// New returns a Reader, which has an OS thread of its own until it is closed.
+func New() (*Reader, error) {
+	t, err := startThread()
+	if err != nil {
+		return nil, err
+	}
+	return &Reader{thread: t}, nil
+}
+
 // Read reads the targets and then calls visit, on the caller's goroutine and in their order, with
 // the index and the statistics of each that could be read. Targets that are gone or have become
-// another namespace are passed over silently. The error, of which visit's calls are independent,
+// another namespace are passed over silently. The error, which leaves visit's other calls complete,
 // joins a bounded number of errors; a *PermissionError is among them if a capability is missing.
 func (r *Reader) Read(targets []Target, want Want, visit func(i int, s Stats)) error {
+	if r.closed {
+		return errClosed
+	}
+	if r.thread == nil {
+		t, err := startThread()
+		if err != nil {
+			return err
+		}
+		r.thread = t
+	}
 	r.read = r.read[:0]
 	var failed failures
-	onThrowawayThread(func() {
+	lost := r.thread.do(func() {
 		for i := range targets {
 			t := &targets[i]
 			if entered, err := r.enter(t); !entered {
@@ -120,30 +143,22 @@ func (r *Reader) Read(targets []Target, want Want, visit func(i int, s Stats)) e
 			r.read = append(r.read, indexed{i, s})
 		}
 	})
+	if lost != nil {
+		r.thread = nil
+	}
 	for i := range r.read {
 		visit(r.read[i].target, r.read[i].stats)
 	}
-	return failed.join()
+	return failed.join(lost)
 }
 
-// onThrowawayThread runs f on a thread that ends after it, and returns when f has: f may take the
-// thread to other namespaces.
-func onThrowawayThread(f func()) {
-	done := make(chan struct{})
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() != unix.Getpid() {
-			f()
-			close(done)
-			return // still locked, so the runtime ends the thread
-		}
-		// The runtime never ends the main thread, whose namespace is the process's in /proc. As
-		// long as this goroutine holds it, another one gets another thread.
-		onThrowawayThread(f)
-		close(done)
-		runtime.UnlockOSThread()
-	}()
-	<-done
+// Close gives the thread back. Closing again does nothing.
+func (r *Reader) Close() error {
+	if r.thread != nil {
+		r.thread.stop()
+	}
+	r.thread, r.closed = nil, true
+	return nil
 }
 
 // enter takes the thread into the namespace of a target. It returns false without an error if that
@@ -247,9 +262,9 @@ func (f *failures) add(t *Target, err error) {
 	}
 }
 
-func (f *failures) join() error {
+func (f *failures) join(other error) error {
 	if f.more > 0 {
 		f.errs = append(f.errs, fmt.Errorf("%d more network namespaces could not be read", f.more))
 	}
-	return errors.Join(f.errs...)
+	return errors.Join(append(f.errs, other)...)
 }

@@ -13,10 +13,10 @@ import (
 )
 
 const (
-	// receiveSize is what is offered to the kernel for a part of a dump. It is no less than the
-	// kernel's own first choice, min(page, 8192), and the kernel makes later parts that large, be
-	// they only the end of the dump, so more costs more (netlink_dump() of net/netlink/af_netlink.c).
-	receiveSize = 8192
+	// receiveSize is what is offered to the kernel for a part of a dump. The kernel makes all parts
+	// but the first that large, be they only the end of the dump (netlink_dump() of
+	// net/netlink/af_netlink.c), so it is what fits in 8192 bytes with the kernel's own overhead.
+	receiveSize = 7808
 	// maxDatagrams bounds an answer: it is room for 140,000 interfaces.
 	maxDatagrams = 4096
 	// attempts at an answer that the kernel says has been interrupted by a change, or that was
@@ -34,44 +34,46 @@ var (
 // is opened in a namespace keeps that alive.
 type socket struct {
 	buffer    []byte
+	answer    Stats
 	sender    unix.RawSockaddrNetlink
 	senderLen uint32
 }
 
-// ask sends a request and returns the whole answer.
-func (s *socket) ask(protocol int, request func([]byte) ([]byte, uint32)) (Stats, error) {
+// ask sends a request and returns the whole answer, which is valid until the next call.
+func (s *socket) ask(protocol int, request func([]byte) ([]byte, uint32)) (*Stats, error) {
 	for attempt := 1; ; attempt++ {
-		answer, err := s.try(protocol, request)
+		s.answer = Stats{}
+		err := s.try(protocol, request)
 		if err == nil || attempt == attempts || !errors.Is(err, errInterrupted) && !errors.Is(err, errTruncated) {
-			return answer, err
+			return &s.answer, err
 		}
 	}
 }
 
-func (s *socket) try(protocol int, request func([]byte) ([]byte, uint32)) (answer Stats, err error) {
+func (s *socket) try(protocol int, request func([]byte) ([]byte, uint32)) error {
 	if s.buffer == nil {
 		s.buffer = make([]byte, receiveSize)
 	}
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
-		return answer, os.NewSyscallError("socket", err)
+		return os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(fd)
 	// An unconnected netlink socket sends to the kernel, which has answered when write returns.
 	message, last := request(s.buffer[:0])
 	if _, err := unix.Write(fd, message); err != nil {
-		return answer, os.NewSyscallError("write", err)
+		return os.NewSyscallError("write", err)
 	}
 	for range maxDatagrams {
 		datagram, err := s.receive(fd)
 		if err != nil {
-			return answer, err
+			return err
 		}
-		if done, err := answer.collect(datagram, last); done || err != nil {
-			return answer, err
+		if done, err := s.answer.collect(datagram, last); done || err != nil {
+			return err
 		}
 	}
-	return answer, errNoEnd
+	return errNoEnd
 }
 
 // receive returns the next datagram, which is valid until the next call; it is empty if it came

@@ -8,6 +8,7 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/cilium/ebpf"
 	"go.opentelemetry.io/collector/confmap"
@@ -19,7 +20,7 @@ import (
 )
 
 // Definition describes a probe. It is a value: no state, no goroutine, no logger. A probe has
-// counters, or a kernel object, or both.
+// counters, facts of the node, a kernel object, or several of them.
 type Definition struct {
 	// Name is that of bpf/<Name>.bpf.c, internal/probes/<Name>.go, the documentation and the
 	// configuration.
@@ -28,7 +29,10 @@ type Definition struct {
 	// Counters are what the collection pass reads of every namespace for this probe.
 	Counters []Counter
 
-	// Spec returns the kernel object; nil if there are only counters. All that follows needs it.
+	// Node reads, below the root directory of the host, what the kernel keeps for the node as a whole.
+	Node func(root fs.FS) (NodeSnapshot, error)
+
+	// Spec returns the kernel object; nil if there is none. All that follows needs it.
 	Spec func() (*ebpf.CollectionSpec, error)
 	// Enums are the kernel's enums that the probe wants to know by name.
 	Enums []Enum
@@ -55,6 +59,14 @@ type Snapshot interface {
 	Namespaces() []netns.ID
 	// Record writes the data points of a namespace, zeros if nothing was counted there.
 	Record(mb *metadata.MetricsBuilder, at pcommon.Timestamp, id netns.ID, n *Names)
+}
+
+// NodeSnapshot is what a probe read for the node as a whole.
+type NodeSnapshot interface {
+	// RecordHost records it under the documented names, as facts of the host's namespace.
+	RecordHost(mb *metadata.MetricsBuilder, at pcommon.Timestamp)
+	// RecordNode records it as facts of the node.
+	RecordNode(mb *metadata.MetricsBuilder, at pcommon.Timestamp)
 }
 
 // Config holds the settings of one probe.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/metadata"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/netns"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/nslink"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/probe"
 )
 
@@ -35,6 +36,16 @@ func udpMIB(mib, proc string, record ...recorder) probe.Counter {
 // ofSockets declares a counter of the TCP sockets of a namespace.
 func ofSockets(of func(*netns.Sockets) uint64, record ...recorder) probe.Counter {
 	return probe.Counter{Counter: netns.Counter{Sockets: of}, Record: record}
+}
+
+// ofLinks declares a counter of the interfaces of a namespace.
+func ofLinks(of func(*nslink.LinkStats) uint64, record ...recorder) probe.Counter {
+	return probe.Counter{Counter: netns.Counter{Links: of}, Record: record}
+}
+
+// ofConntrack declares a counter of the connection tracking of a namespace.
+func ofConntrack(of func(*nslink.ConntrackStats) uint64, record ...recorder) probe.Counter {
+	return probe.Counter{Counter: netns.Counter{Conntrack: of}, Record: record}
 }
 
 // ofTasks declares a counter of the processes in a namespace.

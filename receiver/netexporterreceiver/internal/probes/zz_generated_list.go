@@ -7,8 +7,10 @@ import "github.com/netexporter/netexporter/receiver/netexporterreceiver/internal
 // All returns every probe, sorted by name.
 func All() []probe.Definition {
 	return []probe.Definition{
+		Conntrack(),
 		FD(),
 		IO(),
+		NetDev(),
 		PacketLoss(),
 		TCP(),
 		TCPExt(),

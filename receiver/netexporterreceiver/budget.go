@@ -1,0 +1,242 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netexporterreceiver
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+)
+
+// budget keeps the number of series that a node serves below a limit. What is over it goes in two
+// steps: first the zeros of namespaces in which nothing moved since the last pass, then the youngest
+// namespaces as a whole, which are folded into one named other. Their sums stay complete.
+type budget struct {
+	max int // series, 0 for no limit
+
+	// Of the pass before.
+	sums   map[uint64]int64 // sum of all values, by namespace
+	served map[uint64]bool  // namespaces with series of their own
+	folded map[seriesOf]int64
+
+	// other are the values of the counters of other: they only ever rise, though namespaces come and go.
+	other map[string]int64
+}
+
+// seriesOf is one series of a namespace.
+type seriesOf struct {
+	namespace uint64
+	series    string
+}
+
+// spent is what became of the series of a pass.
+type spent struct{ served, zeros, folded int64 }
+
+func newBudget(maxSeries int) *budget { return &budget{max: maxSeries, other: map[string]int64{}} }
+
+// namespaceOf returns what tells namespaces apart, 0 for resources that are none.
+func namespaceOf(r pcommon.Resource) uint64 {
+	inode, ok := r.Attributes().Get("network.netns.inode")
+	if !ok {
+		return 0
+	}
+	if cookie, ok := r.Attributes().Get("network.netns.cookie"); ok {
+		return uint64(cookie.Int()) // also their age
+	}
+	return uint64(inode.Int())
+}
+
+// apply brings metrics, which hold a whole pass, below the limit.
+func (b *budget) apply(metrics pmetric.Metrics) spent {
+	total := metrics.DataPointCount()
+	if b.max == 0 {
+		return spent{served: int64(total)}
+	}
+	sums, counts := map[uint64]int64{}, map[uint64]int{}
+	eachPoint(metrics, func(ns uint64, _ pmetric.Metric, dp pmetric.NumberDataPoint) {
+		sums[ns] += dp.IntValue()
+		counts[ns]++
+	})
+	var s spent
+	if total > b.max {
+		s.zeros = b.dropZeros(metrics, sums, counts)
+		total -= int(s.zeros)
+	}
+	b.sums = sums
+	served := map[uint64]bool{}
+	fold := map[uint64]bool{}
+	if total <= b.max {
+		for ns := range counts {
+			served[ns] = true
+		}
+		b.folded = nil
+	} else {
+		fold = b.choose(counts, served)
+		s.folded = b.fold(metrics, fold)
+	}
+	b.served = served
+	s.served = int64(metrics.DataPointCount())
+	return s
+}
+
+// dropZeros removes the zeros of namespaces in which nothing has moved.
+func (b *budget) dropZeros(metrics pmetric.Metrics, sums map[uint64]int64, counts map[uint64]int) (dropped int64) {
+	for _, rm := range metrics.ResourceMetrics().All() {
+		ns := namespaceOf(rm.Resource())
+		if before, ok := b.sums[ns]; ns == 0 || !ok || before != sums[ns] {
+			continue
+		}
+		for _, sm := range rm.ScopeMetrics().All() {
+			sm.Metrics().RemoveIf(func(m pmetric.Metric) bool {
+				dps := pointsOf(m)
+				dps.RemoveIf(func(dp pmetric.NumberDataPoint) bool {
+					if dp.IntValue() != 0 {
+						return false
+					}
+					dropped++
+					counts[ns]--
+					return true
+				})
+				return dps.Len() == 0
+			})
+		}
+	}
+	return dropped
+}
+
+// choose returns the namespaces to fold: the youngest, so that those with a history keep it.
+func (b *budget) choose(counts map[uint64]int, served map[uint64]bool) map[uint64]bool {
+	namespaces := make([]uint64, 0, len(counts))
+	perNamespace := 0
+	for ns, n := range counts {
+		namespaces = append(namespaces, ns)
+		perNamespace = max(perNamespace, n)
+	}
+	slices.SortFunc(namespaces, cmp.Compare[uint64])
+	left := b.max - perNamespace // for other itself
+	fold := map[uint64]bool{}
+	for _, ns := range namespaces {
+		if left -= counts[ns]; left < 0 && ns != 0 {
+			fold[ns] = true
+			continue
+		}
+		served[ns] = true
+	}
+	return fold
+}
+
+// fold moves the chosen namespaces into one resource.
+func (b *budget) fold(metrics pmetric.Metrics, chosen map[uint64]bool) (folded int64) {
+	now := map[seriesOf]int64{}
+	gauges := map[string]int64{}
+	var other pmetric.ResourceMetrics
+	merged := pmetric.NewMetricSlice()
+	index := map[string]pmetric.NumberDataPoint{}
+	eachPoint(metrics, func(ns uint64, m pmetric.Metric, dp pmetric.NumberDataPoint) {
+		if !chosen[ns] {
+			return
+		}
+		folded++
+		id := seriesID(m, dp)
+		if index[id] == (pmetric.NumberDataPoint{}) {
+			index[id] = appendLike(merged, m, dp)
+		}
+		if m.Type() == pmetric.MetricTypeGauge {
+			gauges[id] += dp.IntValue()
+			index[id].SetIntValue(gauges[id])
+			return
+		}
+		key := seriesOf{ns, id}
+		now[key] = dp.IntValue()
+		switch before, ok := b.folded[key]; {
+		case ok:
+			b.other[id] += max(0, dp.IntValue()-before)
+		case !b.served[ns]: // what a namespace did under its own name has been told
+			b.other[id] += dp.IntValue()
+		}
+		index[id].SetIntValue(b.other[id])
+	})
+	b.folded = now
+	metrics.ResourceMetrics().RemoveIf(func(rm pmetric.ResourceMetrics) bool {
+		if !chosen[namespaceOf(rm.Resource())] {
+			return false
+		}
+		if other == (pmetric.ResourceMetrics{}) {
+			other = pmetric.NewResourceMetrics()
+			rm.CopyTo(other)
+		}
+		return true
+	})
+	if other == (pmetric.ResourceMetrics{}) {
+		return 0
+	}
+	host, _ := other.Resource().Attributes().Get("host.name")
+	name := host.Str()
+	other.Resource().Attributes().Clear()
+	other.Resource().Attributes().PutStr("host.name", name)
+	other.Resource().Attributes().PutInt("network.netns.folded", int64(len(chosen)))
+	merged.MoveAndAppendTo(emptied(other.ScopeMetrics().At(0).Metrics()))
+	other.MoveTo(metrics.ResourceMetrics().AppendEmpty())
+	return folded
+}
+
+func emptied(s pmetric.MetricSlice) pmetric.MetricSlice {
+	s.RemoveIf(func(pmetric.Metric) bool { return true })
+	return s
+}
+
+// appendLike appends a metric with one point like dp.
+func appendLike(to pmetric.MetricSlice, m pmetric.Metric, dp pmetric.NumberDataPoint) pmetric.NumberDataPoint {
+	copied := to.AppendEmpty()
+	copied.SetName(m.Name())
+	copied.SetDescription(m.Description())
+	copied.SetUnit(m.Unit())
+	var point pmetric.NumberDataPoint
+	if m.Type() == pmetric.MetricTypeGauge {
+		point = copied.SetEmptyGauge().DataPoints().AppendEmpty()
+	} else {
+		sum := copied.SetEmptySum()
+		sum.SetIsMonotonic(m.Sum().IsMonotonic())
+		sum.SetAggregationTemporality(m.Sum().AggregationTemporality())
+		point = sum.DataPoints().AppendEmpty()
+	}
+	dp.CopyTo(point)
+	return point
+}
+
+// seriesID tells the series of a namespace apart.
+func seriesID(m pmetric.Metric, dp pmetric.NumberDataPoint) string {
+	if dp.Attributes().Len() == 0 {
+		return m.Name()
+	}
+	var b strings.Builder
+	b.WriteString(m.Name())
+	for key, value := range dp.Attributes().All() { // in the order of metadata.yaml
+		b.WriteString("\x00" + key + "\x00" + value.AsString())
+	}
+	return b.String()
+}
+
+func eachPoint(metrics pmetric.Metrics, visit func(uint64, pmetric.Metric, pmetric.NumberDataPoint)) {
+	for _, rm := range metrics.ResourceMetrics().All() {
+		ns := namespaceOf(rm.Resource())
+		for _, sm := range rm.ScopeMetrics().All() {
+			for _, m := range sm.Metrics().All() {
+				for _, dp := range pointsOf(m).All() {
+					visit(ns, m, dp)
+				}
+			}
+		}
+	}
+}
+
+func pointsOf(m pmetric.Metric) pmetric.NumberDataPointSlice {
+	if m.Type() == pmetric.MetricTypeGauge {
+		return m.Gauge().DataPoints()
+	}
+	return m.Sum().DataPoints()
+}

@@ -1,0 +1,141 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netexporterreceiver
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/netexporter/netexporter/internal/nettest"
+)
+
+// passOf makes the metrics of a pass: two counters and a gauge a namespace, whose cookies are the keys.
+func passOf(values map[uint64][3]int64) pmetric.Metrics {
+	md := pmetric.NewMetrics()
+	for cookie, v := range values {
+		rm := md.ResourceMetrics().AppendEmpty()
+		rm.Resource().Attributes().PutStr("host.name", "worker-1")
+		rm.Resource().Attributes().PutInt("network.netns.inode", int64(4026531840+cookie))
+		rm.Resource().Attributes().PutInt("network.netns.cookie", int64(cookie))
+		ms := rm.ScopeMetrics().AppendEmpty().Metrics()
+		for i, name := range []string{"a", "b"} {
+			m := ms.AppendEmpty()
+			m.SetName(name)
+			m.SetEmptySum().SetIsMonotonic(true)
+			m.Sum().DataPoints().AppendEmpty().SetIntValue(v[i])
+		}
+		m := ms.AppendEmpty()
+		m.SetName("g")
+		m.SetEmptyGauge().DataPoints().AppendEmpty().SetIntValue(v[2])
+	}
+	return md
+}
+
+// byCookie returns the values of each namespace, 0 for other.
+func byCookie(md pmetric.Metrics) map[uint64]map[string]int64 {
+	got := map[uint64]map[string]int64{}
+	eachPoint(md, func(ns uint64, m pmetric.Metric, dp pmetric.NumberDataPoint) {
+		if got[ns] == nil {
+			got[ns] = map[string]int64{}
+		}
+		got[ns][m.Name()] = dp.IntValue()
+	})
+	return got
+}
+
+func TestBudgetNotReached(t *testing.T) {
+	md := passOf(map[uint64][3]int64{1: {0, 0, 0}, 2: {1, 2, 3}})
+	for _, limit := range []int{0, 6} {
+		b := newBudget(limit)
+		assert.Equal(t, spent{served: 6}, b.apply(md))
+		assert.Equal(t, 6, md.DataPointCount())
+	}
+}
+
+func TestBudgetLeavesOutIdleZerosFirst(t *testing.T) {
+	b := newBudget(7)
+	// Nobody is known to be idle in the first pass: the youngest is folded.
+	first := passOf(map[uint64][3]int64{1: {5, 0, 1}, 2: {0, 0, 0}, 3: {1, 0, 0}})
+	assert.Equal(t, spent{served: 6, folded: 6}, b.apply(first))
+	second := passOf(map[uint64][3]int64{1: {5, 0, 1}, 2: {0, 0, 0}, 3: {2, 0, 0}})
+	assert.Equal(t, spent{served: 5, zeros: 4}, b.apply(second))
+	assert.Equal(t, map[uint64]map[string]int64{
+		1: {"a": 5, "g": 1},
+		3: {"a": 2, "b": 0, "g": 0}, // it has moved: its zeros are news
+	}, byCookie(second))
+}
+
+func TestBudgetFoldsTheYoungest(t *testing.T) {
+	b := newBudget(6)
+	md := passOf(map[uint64][3]int64{1: {10, 20, 1}, 2: {100, 200, 2}, 3: {1000, 2000, 3}})
+	assert.Equal(t, spent{served: 6, folded: 6}, b.apply(md))
+	assert.Equal(t, map[uint64]map[string]int64{1: {"a": 10, "b": 20, "g": 1}, 0: {"a": 1100, "b": 2200, "g": 5}}, byCookie(md))
+	other := md.ResourceMetrics().At(md.ResourceMetrics().Len() - 1).Resource().Attributes().AsRaw()
+	assert.Equal(t, map[string]any{"host.name": "worker-1", "network.netns.folded": int64(2)}, other)
+
+	// One of them goes and another comes: the counters of other do not go back, its gauges do.
+	md = passOf(map[uint64][3]int64{1: {11, 20, 1}, 3: {1001, 2000, 4}, 4: {7, 0, 0}})
+	b.apply(md)
+	assert.Equal(t, map[string]int64{"a": 1108, "b": 2200, "g": 4}, byCookie(md)[0])
+}
+
+// What a namespace did under its own name is not told again when it is folded.
+func TestBudgetFoldsWithoutCountingTwice(t *testing.T) {
+	b := newBudget(6)
+	b.apply(passOf(map[uint64][3]int64{1: {1, 1, 1}, 2: {500, 1, 1}}))
+	md := passOf(map[uint64][3]int64{1: {1, 1, 1}, 2: {501, 2, 1}, 3: {2, 3, 1}})
+	b.apply(md)
+	assert.Equal(t, map[string]int64{"a": 2, "b": 3, "g": 2}, byCookie(md)[0])
+	md = passOf(map[uint64][3]int64{1: {1, 1, 1}, 2: {504, 2, 1}, 3: {2, 3, 1}})
+	b.apply(md)
+	assert.Equal(t, int64(5), byCookie(md)[0]["a"])
+}
+
+func TestMaxSeries(t *testing.T) {
+	r := start(t, func(c *Config) { c.MaxSeries = 300 })
+	for range 12 {
+		nettest.NewNamespace(t)
+	}
+	r.pass(t)
+	metrics, err := r.agent.collect(t.Context())
+	require.NoError(t, err)
+	assert.LessOrEqual(t, metrics.DataPointCount(), 300)
+	state := r.self(t, "otelcol_netexporter.series", "state")
+	assert.EqualValues(t, metrics.DataPointCount(), state["/served"])
+	assert.Positive(t, state["/zero_left_out"])
+}
+
+// The switch turns off exactly the names that metadata.yaml calls a documented spelling.
+func TestDocumentedSpellings(t *testing.T) {
+	raw, err := os.ReadFile("metadata.yaml")
+	require.NoError(t, err)
+	var doc struct {
+		Metrics map[string]struct {
+			Description string `yaml:"description"`
+		} `yaml:"metrics"`
+	}
+	require.NoError(t, yaml.Unmarshal(raw, &doc))
+	r := start(t, func(c *Config) { c.DocumentedSpellings = false })
+	p := nettest.New(t)
+	p.UDPToClosedPort(t, nettest.IPv4, 1, true)
+	p.B.Hold(t)
+	got := r.pass(t)[p.B.Inode]
+	for name, m := range doc.Metrics {
+		if !strings.HasPrefix(name, "inspector_pod_") {
+			continue
+		}
+		_, canonical, misspelt := strings.Cut(m.Description, "documented spelling of ")
+		if !misspelt {
+			continue
+		}
+		assert.NotContains(t, got, name)
+		assert.Contains(t, got, strings.TrimSuffix(canonical, ")."))
+	}
+}

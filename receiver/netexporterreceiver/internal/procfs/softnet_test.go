@@ -1,0 +1,71 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package procfs
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestParseSoftnet(t *testing.T) {
+	for name, test := range map[string]struct {
+		in   string
+		want Softnet
+	}{
+		"9 columns (2.6.32)": {
+			"000000ff 00000001 00000002 00000000 00000000 00000000 00000000 00000000 00000000\n",
+			Softnet{0xff, 1, 2},
+		},
+		"10 columns (2.6.36)": {
+			"00000010 00000000 00000001 00000000 00000000 00000000 00000000 00000000 00000000 00000007\n",
+			Softnet{0x10, 0, 1},
+		},
+		"11 columns (3.11)": {
+			"00000010 00000000 00000001 00000000 00000000 00000000 00000000 00000000 00000000 00000007 00000000\n",
+			Softnet{0x10, 0, 1},
+		},
+		"13 columns (5.10), CPU 1 offline": {
+			"00008e78 00000003 00000046 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000\n" +
+				"01663fb2 00000000 0000aab2 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000002\n",
+			Softnet{0x8e78 + 0x1663fb2, 3, 0x46 + 0xaab2},
+		},
+		"15 columns (6.4), more than 2^32 together": {
+			"ffffffff 00000001 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000\n" +
+				"ffffffff 00000001 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000001 00000000 00000000\n",
+			Softnet{2 * 0xffffffff, 2, 0},
+		},
+		"three columns, no newline": {"a b c", Softnet{10, 11, 12}},
+	} {
+		if got, err := ParseSoftnet(strings.NewReader(test.in)); err != nil || got != test.want {
+			t.Errorf("%s: got %+v, %v, want %+v", name, got, err, test.want)
+		}
+	}
+	for _, in := range []string{"", "\n", "1 2\n", "1 2 x\n", "1 2 -3\n", "1 2 3\n\n"} {
+		if got, err := ParseSoftnet(strings.NewReader(in)); err == nil || got != (Softnet{}) {
+			t.Errorf("%q: got %+v, %v", in, got, err)
+		}
+	}
+}
+
+func TestParseSoftnetOfThisKernel(t *testing.T) {
+	f, err := os.Open("/proc/net/softnet_stat")
+	if err != nil {
+		t.Skip(err)
+	}
+	defer f.Close()
+	if got, err := ParseSoftnet(f); err != nil || got.Processed == 0 {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func FuzzSoftnet(f *testing.F) {
+	f.Add("00008e78 00000003 00000046 00000000\n")
+	f.Add("1 2 3\n4 5\n")
+	f.Fuzz(func(t *testing.T, in string) {
+		if got, err := ParseSoftnet(strings.NewReader(in)); err != nil && got != (Softnet{}) {
+			t.Fatalf("got %+v with %v", got, err)
+		}
+	})
+}
