@@ -26,7 +26,7 @@ struct netns_record {
 	__u64 net;      /* address of struct net */
 	__u64 hashinfo; /* address of the table of its TCP sockets */
 	__u32 ehash_size;
-	__u32 pad;
+	__u32 may_track; /* bool: connection tracking may be on */
 	struct socket_totals sockets;
 	__u64 tcp[MAX_TCP_MIB];
 	__u64 linux_mib[MAX_LINUX_MIB];
@@ -182,6 +182,14 @@ static __always_inline void describe_ehash(struct net *net, struct netns_record 
 	rec->ehash_size = BPF_CORE_READ(h, ehash_mask) + 1;
 }
 
+/* may_track: connection tracking hooks into PRE_ROUTING; where there is no hook at all, it is off. */
+static __always_inline bool may_track(struct net *net)
+{
+	if (!bpf_core_field_exists(net->nf.hooks_ipv4))
+		return true;
+	return BPF_CORE_READ(net, nf.hooks_ipv4[0]) || BPF_CORE_READ(net, nf.hooks_ipv6[0]);
+}
+
 static long visit(__u32 i, struct walk_ctx *w)
 {
 	struct net *net = (void *)(w->node - bpf_core_field_offset(struct net, list));
@@ -209,6 +217,7 @@ static long visit(__u32 i, struct walk_ctx *w)
 		bpf_probe_read_kernel(rec, sizeof(*rec), &s->zero);
 		netns_id(net, &rec->id);
 		rec->net = (__u64)net;
+		rec->may_track = may_track(net);
 		if (count_sockets && bpf_map_update_elem(&slots, &rec->net, &slot, BPF_ANY))
 			skipped++;
 		if (count_sockets)
@@ -321,7 +330,8 @@ static long visit_buckets(__u32 i, struct ehash_ctx *c)
 
 	if (c->bucket >= c->size || c->nodes >= MAX_NODES)
 		return 1;
-	if (bpf_probe_read_kernel(heads, sizeof(heads), (void *)(c->ehash + (__u64)c->bucket * bpf_core_type_size(struct inet_ehash_bucket))))
+	if (bpf_probe_read_kernel(heads, sizeof(heads),
+				  (void *)(c->ehash + (__u64)c->bucket * bpf_core_type_size(struct inet_ehash_bucket))))
 		return 1;
 	for (b = 0; b < HEADS; b++) {
 		c->node = heads[b];

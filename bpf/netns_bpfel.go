@@ -68,7 +68,7 @@ type NetnsNetnsRecord struct {
 	Net       uint64
 	Hashinfo  uint64
 	EhashSize uint32
-	Pad       uint32
+	MayTrack  uint32
 	Sockets   struct {
 		_           structs.HostLayout
 		Established uint64

@@ -12,10 +12,14 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* What a drop reason says of the packet. */
 enum verdict {
-	VERDICT_LOSS = 0,  /* a packet that was not at fault itself is lost */
-	VERDICT_BENIGN,    /* it was at fault itself, or has come to an ordinary end */
-	VERDICT_LOOK,      /* the reason does not tell: look at the packet */
-	VERDICT_NO_SOCKET, /* likewise, and nobody wants it: TCP answers with a reset, which is probe tcpreset's to report */
+	/* a packet that was not at fault itself is lost */
+	VERDICT_LOSS = 0,
+	/* it was at fault itself, or has come to an ordinary end */
+	VERDICT_BENIGN,
+	/* the reason does not tell: look at the packet */
+	VERDICT_LOOK,
+	/* likewise, and nobody wants it: TCP answers with a reset, which is probe tcpreset's to report */
+	VERDICT_NO_SOCKET,
 };
 EXPORT(enum verdict, verdict);
 
@@ -59,8 +63,8 @@ static __always_inline bool is_abnormal(struct sk_buff *skb, struct sock *rx_sk,
 	if (verdict == VERDICT_LOSS || verdict == VERDICT_BENIGN)
 		return verdict == VERDICT_LOSS;
 	skb_flow(skb, &f);
-	/* This host is in no such group, or nobody here listens to it. */
-	if (is_multicast(&f))
+	/* Not IP (ARP, LLDP, vsock), or of a group that nobody here is in. */
+	if (!f.family || is_multicast(&f))
 		return false;
 	if (f.proto != IPPROTO_TCP)
 		return true;
@@ -68,6 +72,9 @@ static __always_inline bool is_abnormal(struct sk_buff *skb, struct sock *rx_sk,
 	if (f.tcp_flags & TCP_FLAG_RST)
 		return false;
 	if (rx_sk && BPF_CORE_READ(rx_sk, __sk_common.skc_state) == TCP_TIME_WAIT)
+		return false;
+	/* Before rx_sk no reason is specified for many a segment that has been dealt with. */
+	if (!bpf_core_field_exists(((struct trace_event_raw_kfree_skb *)0)->rx_sk))
 		return false;
 	return verdict != VERDICT_NO_SOCKET;
 }

@@ -123,7 +123,8 @@ int received__raw_tp(__u64 *ctx)
 	__u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	struct event *e;
 
-	e = on_reset(sock_net(sk), state == TCP_SYN_SENT || state == TCP_SYN_RECV ? RESET_TYPE_RCV_SYN : RESET_TYPE_RCV_ESTAB, 0);
+	e = on_reset(sock_net(sk),
+		     state == TCP_SYN_SENT || state == TCP_SYN_RECV ? RESET_TYPE_RCV_SYN : RESET_TYPE_RCV_ESTAB, 0);
 	if (!e)
 		return 0;
 	sock_flow(sk, &e->hdr.flow);

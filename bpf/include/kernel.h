@@ -152,11 +152,19 @@ struct netns_mib {
 	struct udp_mib *udp_stats_in6;
 };
 
+struct nf_hook_entries;
+
+struct netns_nf {
+	struct nf_hook_entries *hooks_ipv4[1]; /* the first, NF_INET_PRE_ROUTING, is all that is looked at */
+	struct nf_hook_entries *hooks_ipv6[1];
+};
+
 struct net {
 	struct list_head list;
 	struct ns_common ns;
 	struct netns_mib mib;
 	struct netns_ipv4 ipv4;
+	struct netns_nf nf;
 	/*
 	 * commit 3d368ab87cf6 (v5.12) made it a plain u64; before, it is an atomic64_t that
 	 * stays 0 until somebody asks, which does not match this declaration: not used there.

@@ -68,15 +68,13 @@ func (b *budget) apply(metrics pmetric.Metrics) spent {
 	}
 	b.sums = sums
 	served := map[uint64]bool{}
-	fold := map[uint64]bool{}
 	if total <= b.max {
 		for ns := range counts {
 			served[ns] = true
 		}
 		b.folded = nil
 	} else {
-		fold = b.choose(counts, served)
-		s.folded = b.fold(metrics, fold)
+		s.folded = b.fold(metrics, b.choose(counts, served))
 	}
 	b.served = served
 	s.served = int64(metrics.DataPointCount())

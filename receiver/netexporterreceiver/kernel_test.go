@@ -27,7 +27,7 @@ import (
 
 // metricNames returns the names under which a counter is served.
 func metricNames(t testing.TB, c probe.Counter) []string {
-	mb := metadata.NewMetricsBuilder(metadata.DefaultMetricsBuilderConfig(), receivertest.NewNopSettings(metadata.Type))
+	mb := metadata.NewMetricsBuilder(metadata.NewDefaultMetricsBuilderConfig(), receivertest.NewNopSettings(metadata.Type))
 	for _, record := range c.Record {
 		record(mb, pcommon.NewTimestampFromTime(time.Now()), 0)
 	}

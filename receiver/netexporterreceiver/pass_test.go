@@ -315,3 +315,48 @@ func TestConntrackEqualsProc(t *testing.T) {
 		assert.Contains(t, got[p.B.Inode], "inspector_pod_conntrack"+name)
 	}
 }
+
+// Facts of the node are served once, for the host and for the node, and for no other namespace.
+func TestNodeFacts(t *testing.T) {
+	r := start(t, nil)
+	n := nettest.NewNamespace(t)
+	softnet := func() (processed int64) {
+		raw, err := os.ReadFile("/proc/net/softnet_stat")
+		require.NoError(t, err)
+		for line := range strings.Lines(string(raw)) {
+			v, err := strconv.ParseInt(strings.Fields(line)[0], 16, 64)
+			require.NoError(t, err)
+			processed += v
+		}
+		return processed
+	}
+	before := softnet()
+	got := r.pass(t)
+	after := softnet()
+	host := got[r.hostInode(t)]
+	for _, s := range []series{got[0], host} {
+		prefix := "inspector_pod_"
+		if _, ok := s[prefix+"softnetprocessed"]; !ok {
+			prefix = "inspector_node_"
+		}
+		assert.GreaterOrEqual(t, s[prefix+"softnetprocessed"], before)
+		assert.LessOrEqual(t, s[prefix+"softnetprocessed"], after)
+		assert.Contains(t, s, prefix+"softnetdropped")
+		assert.Contains(t, s, prefix+"softnettimesqueeze")
+		assert.GreaterOrEqual(t, s[prefix+"slabtcpslabobjnum"], s[prefix+"slabtcpslabobjactive"])
+		assert.GreaterOrEqual(t, s[prefix+"slabtcpslabobjsize"], int64(1000), "struct tcp_sock has some 2 kB")
+		assert.Positive(t, s[prefix+"slabtcpslabobjperslab"])
+		assert.Positive(t, s[prefix+"slabtcpslabpagesperslab"])
+	}
+	for name := range got[n.Inode] {
+		assert.NotContains(t, name, "softnet")
+		assert.NotContains(t, name, "slab")
+	}
+}
+
+// hostInode returns the inode of the host's namespace.
+func (r *rig) hostInode(t testing.TB) uint64 {
+	id, err := r.agent.running.source.Host()
+	require.NoError(t, err)
+	return uint64(id.Inode)
+}

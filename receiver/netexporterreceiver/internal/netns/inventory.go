@@ -59,6 +59,8 @@ type entry struct {
 	// io is what the processes of the namespace have read and written, those that have ended and
 	// those before the first pass included. What a process does after its last pass is not seen.
 	io IO
+	// tracked is true if connection tracking has been on.
+	tracked bool
 }
 
 // taskID is a process for as long as the host runs.
@@ -133,10 +135,8 @@ func (v *Inventory) readNetlink(rows []Row) error {
 			paths[t.NetNS] = filepath.Join(v.procRoot, strconv.Itoa(t.TGID), "ns", "net")
 		}
 	}
-	var (
-		targets []nslink.Target
-		of      []*Row
-	)
+	// A dump of connection tracking costs as much as all the rest: only where it can be on.
+	var tracked, untracked netlinkPass
 	for i := range rows {
 		row := &rows[i]
 		path := paths[row.ID]
@@ -146,18 +146,43 @@ func (v *Inventory) readNetlink(rows []Row) error {
 		if row.ID.Inode == v.own {
 			path = filepath.Join(v.procRoot, "self", "ns", "net")
 		}
-		if path != "" {
-			targets, of = append(targets, nslink.Target{Inode: row.ID.Inode, Path: path}), append(of, row)
+		if path == "" {
+			continue
 		}
+		e := v.entries[row.ID]
+		e.tracked = e.tracked || !row.Untracked // what it has counted stays
+		pass := &untracked
+		if e.tracked {
+			pass = &tracked
+		}
+		pass.targets = append(pass.targets, nslink.Target{Inode: row.ID.Inode, Path: path})
+		pass.rows = append(pass.rows, row)
 	}
-	return v.netlink.Read(targets, v.want, func(i int, s nslink.Stats) {
-		of[i].Links, of[i].Conntrack = s.Links.Present, s.Conntrack.Present
+	return errors.Join(
+		v.readWithin(tracked, v.want),
+		v.readWithin(untracked, nslink.Want{Links: v.want.Links}),
+	)
+}
+
+// netlinkPass is namespaces of which the same is read.
+type netlinkPass struct {
+	targets []nslink.Target
+	rows    []*Row
+}
+
+func (v *Inventory) readWithin(p netlinkPass, want nslink.Want) error {
+	if len(p.targets) == 0 {
+		return nil
+	}
+	return v.netlink.Read(p.targets, want, func(i int, s nslink.Stats) {
+		row := p.rows[i]
+		row.Links, row.Conntrack = s.Links.Present, s.Conntrack.Present || v.want.Conntrack && !want.Conntrack
 		for j, c := range v.counters {
 			switch {
 			case c.Links != nil:
-				of[i].Values[j] = c.Links(&s.Links)
+				row.Values[j] = c.Links(&s.Links)
 			case c.Conntrack != nil:
-				of[i].Values[j] = c.Conntrack(&s.Conntrack)
+				row.Values[j] = c.Conntrack(&s.Conntrack)
 			}
 		}
 	})

@@ -95,6 +95,8 @@ type Row struct {
 	// Links and Conntrack are false if those could not be read: nothing leads into a namespace that
 	// has neither a process nor a name.
 	Links, Conntrack bool
+	// Untracked is true if connection tracking is known to be off in the namespace.
+	Untracked bool
 }
 
 // Task is a process, or a thread that is in another network namespace than its process.

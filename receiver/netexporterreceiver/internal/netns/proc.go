@@ -148,7 +148,7 @@ func (p *proc) Rows(rows []Row) ([]Row, error) {
 		}
 		seen[t.NetNS.Inode] = true
 		row := nextRow(&rows, len(p.counters))
-		row.ID, row.Links, row.Conntrack = t.NetNS, false, false
+		row.ID, row.Links, row.Conntrack, row.Untracked = t.NetNS, false, false, false
 		for i, c := range p.counters {
 			row.Values[i] = 0
 			for _, name := range c.Proc {

@@ -201,7 +201,7 @@ func (w *walk) rows(rows []Row, records []bpf.NetnsNetnsRecord) ([]Row, error) {
 	for i := range records {
 		r := &records[i]
 		row := nextRow(&rows, len(w.read))
-		row.ID, row.Links, row.Conntrack = ID{r.Id.Cookie, r.Id.Inode}, false, false
+		row.ID, row.Links, row.Conntrack, row.Untracked = ID{r.Id.Cookie, r.Id.Inode}, false, false, r.MayTrack == 0
 		for j, read := range w.read {
 			if read != nil {
 				row.Values[j] = read(r)

@@ -53,7 +53,7 @@ type LinkStats struct {
 // ConntrackStats is the connection tracking of a namespace (enum ctattr_stats_cpu and
 // ctattr_stats_global of include/uapi/linux/netfilter/nfnetlink_conntrack.h). All but Entries are
 // sums over the CPUs, each of which counts to 2^32 and wraps. What a kernel does not count is 0:
-// Ignore since 5.10, and everything in a namespace that does not track connections.
+// Ignore on later ones, and everything in a namespace that does not track connections.
 type ConntrackStats struct {
 	Entries       uint64
 	Found         uint64
@@ -131,17 +131,19 @@ func (r *Reader) Read(targets []Target, want Want, visit func(i int, s Stats)) e
 	}
 	r.read = r.read[:0]
 	var failed failures
-	lost := r.thread.do(func() {
+	lost := r.thread.do(func() (left bool) {
 		for i := range targets {
 			t := &targets[i]
 			if entered, err := r.enter(t); !entered {
 				failed.add(t, err)
 				continue
 			}
+			left = true
 			s, err := r.ask(want)
 			failed.add(t, err)
 			r.read = append(r.read, indexed{i, s})
 		}
+		return left
 	})
 	if lost != nil {
 		r.thread = nil

@@ -227,7 +227,7 @@ func TestSmallBuffer(t *testing.T) {
 
 // program runs a program in a namespace and returns its standard output; the test is skipped where
 // there is no such program.
-func program(t testing.TB, n *nettest.Namespace, stdin string, name string, args ...string) string {
+func program(t testing.TB, n *nettest.Namespace, stdin, name string, args ...string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
@@ -253,7 +253,7 @@ func conntrackTool(t testing.TB, n *nettest.Namespace) ConntrackStats {
 	if c.Entries, err = strconv.ParseUint(strings.TrimSpace(program(t, n, "", "conntrack", "-C")), 10, 64); err != nil {
 		t.Fatal(err)
 	}
-	for _, field := range strings.Fields(program(t, n, "", "conntrack", "-S")) {
+	for field := range strings.FieldsSeq(program(t, n, "", "conntrack", "-S")) {
 		name, text, _ := strings.Cut(field, "=")
 		counter := map[string]*uint64{
 			"found": &c.Found, "insert": &c.Insert, "insert_failed": &c.InsertFailed, "invalid": &c.Invalid,
@@ -440,7 +440,7 @@ func TestLostThread(t *testing.T) {
 	n := nettest.NewNamespace(t)
 	r := newReader(t)
 	lost := r.thread
-	if err := lost.do(func() { _ = unix.Dup3(0, lost.home, unix.O_CLOEXEC) }); err == nil {
+	if err := lost.do(func() bool { return unix.Dup3(0, lost.home, unix.O_CLOEXEC) == nil }); err == nil {
 		t.Fatal("home without a file of it")
 	}
 	if _, open := <-lost.result; open {
@@ -555,10 +555,11 @@ func TestMainThreadStays(t *testing.T) {
 				return
 			}
 			defer th.stop()
-			if err := th.do(func() {
+			if err := th.do(func() bool {
 				if unix.Gettid() == unix.Getpid() {
 					t.Error("got the main thread")
 				}
+				return false
 			}); err != nil {
 				t.Error(err)
 			}

@@ -14,7 +14,7 @@ import (
 // for all passes because one that ends takes the child processes with it that it happened to start
 // and that have a parent death signal.
 type thread struct {
-	work chan func()
+	work chan func() (left bool)
 	// home is a file of the thread's first namespace, which is the process's own.
 	home int
 	// result tells how the thread came home, first from nowhere. It is closed when the thread is
@@ -24,7 +24,7 @@ type thread struct {
 
 // startThread returns a thread that is in its own namespace.
 func startThread() (*thread, error) {
-	t := &thread{work: make(chan func()), result: make(chan error), home: -1}
+	t := &thread{work: make(chan func() bool), result: make(chan error), home: -1}
 	go t.run()
 	if err := <-t.result; err != nil {
 		return nil, err
@@ -63,7 +63,10 @@ func (t *thread) serve() {
 	defer unix.Close(t.home)
 	t.result <- nil
 	for f := range t.work {
-		f()
+		if left := f(); !left {
+			t.result <- nil
+			continue
+		}
 		if err := unix.Setns(t.home, unix.CLONE_NEWNET); err != nil {
 			t.result <- fmt.Errorf("return to the own network namespace: %w", err)
 			return
@@ -73,9 +76,9 @@ func (t *thread) serve() {
 	runtime.UnlockOSThread()
 }
 
-// do runs f on the thread, which may leave it in any namespace. It returns an error if the thread
-// could not go home again, and so is no more.
-func (t *thread) do(f func()) error {
+// do runs f on the thread. f returns true if the thread has left its namespace; do returns an error
+// if it could not go home again, and so is no more.
+func (t *thread) do(f func() (left bool)) error {
 	t.work <- f
 	return <-t.result
 }

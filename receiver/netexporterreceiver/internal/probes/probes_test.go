@@ -72,7 +72,8 @@ func TestEveryCounterHasAProbe(t *testing.T) {
 	}
 	promised := 0
 	for name := range doc.Metrics {
-		if !strings.Contains(name, "loss") && name != "inspector_pod_tcpreset" {
+		// Those of maps and of the node have tests of their own.
+		if !strings.Contains(name, "loss") && name != "inspector_pod_tcpreset" && !strings.Contains(name, "softnet") && !strings.Contains(name, "slab") {
 			promised++
 		}
 	}

@@ -29,7 +29,7 @@ func (names) Append(dst []byte, _ uint64) []byte { return dst }
 
 // recorded returns the data points of a namespace as "name|type|reason".
 func recorded(s probe.Snapshot, id netns.ID) map[string]int64 {
-	mb := metadata.NewMetricsBuilder(metadata.DefaultMetricsBuilderConfig(), receivertest.NewNopSettings(metadata.Type))
+	mb := metadata.NewMetricsBuilder(metadata.NewDefaultMetricsBuilderConfig(), receivertest.NewNopSettings(metadata.Type))
 	s.Record(mb, pcommon.Timestamp(1), id, probe.NewNames(names{}, names{}, All()))
 	got := map[string]int64{}
 	for _, rm := range mb.Emit().ResourceMetrics().All() {

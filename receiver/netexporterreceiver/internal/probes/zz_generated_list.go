@@ -12,6 +12,8 @@ func All() []probe.Definition {
 		IO(),
 		NetDev(),
 		PacketLoss(),
+		Slab(),
+		Softnet(),
 		TCP(),
 		TCPExt(),
 		TCPReset(),

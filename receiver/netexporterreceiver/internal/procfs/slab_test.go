@@ -20,7 +20,7 @@ tw_sock_TCP           64     64    256   16    1 : tunables    0    0    0 : sla
 TCPv6                 26     39   2496   13    8 : tunables    0    0    0 : slabdata      3      3      0
 TCP                   17     39   2368   13    8 : tunables    0    0    0 : slabdata      3      3      0
 `
-	// SLAB, with its statistics, had other numbers of pages and names of 17 columns.
+	// The allocator SLAB with its statistics.
 	slabinfoStatistics = `slabinfo - version: 2.1 (statistics)
 # name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail> : globalstat <listallocs> <maxobjs> <grown> <reaped> <error> <maxfreeable> <nodeallocs> <remotefrees> <alienoverflow> : cpustat <allochit> <allocmiss> <freehit> <freemiss>
 request_sock_TCPv6      0      0    304   13    1 : tunables   54   27    8 : slabdata      0      0      0 : globalstat 0 0 0 0 0 0 0 0 0 : cpustat 0 0 0 0

@@ -25,7 +25,7 @@ type Softnet struct {
 
 // ParseSoftnet parses net/softnet_stat: a line for each CPU that is online, of hexadecimal columns
 // (softnet_seq_show() of net/core/net-procfs.c). The first three have always been these; kernels
-// differ in how many follow, 9 before 2.6.36 to 15 since 6.4.
+// differ in how many follow.
 func ParseSoftnet(r io.Reader) (Softnet, error) {
 	var s Softnet
 	cpus := 0

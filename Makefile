@@ -1,0 +1,176 @@
+# Every command of the repository. CONTRIBUTING.md says when to use which.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+FUZZTIME ?= 30s
+BENCH_COUNT ?= 1
+KERNEL ?=
+# Whether `make test` may install what tests use, as root on Debian.
+INSTALL ?= yes
+
+# The compiler that made the committed BPF objects: another one makes others.
+CLANG_MAJOR := 14
+CLANG := $(or $(shell command -v clang-$(CLANG_MAJOR)),clang)
+CLANG_FOUND = $(shell $(CLANG) -dumpversion 2>/dev/null | cut -d. -f1)
+
+# Tools are built once for each state of their module, outside the tree, and never installed.
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/netexporter/tools
+tools = $(TOOLS)/$(1)-$(shell cat internal/tools/$(1)/go.mod internal/tools/$(1)/go.sum | sha256sum | cut -c1-16)
+CODEGEN := $(call tools,codegen)
+LINT := $(call tools,lint)
+OCB := $(call tools,ocb)
+
+# No C compiler, no paths of the machine in the binary, and no stamp of git, which refuses to
+# answer root about a clone that belongs to somebody else.
+BUILD_FLAGS := -trimpath -buildvcs=false -ldflags='-s -w'
+
+# Steps are announced on standard error: standard output of `make run` is the events' alone.
+say = echo '==> $(1)' >&2
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+##### Build and run
+
+.PHONY: build
+build: ## Build bin/netexporter (the collector, as ocb assembled it) and bin/inspector
+	@$(call say,build bin/netexporter)
+	@CGO_ENABLED=0 go build -C distribution $(BUILD_FLAGS) -o ../bin/netexporter .
+	@$(call say,build bin/inspector)
+	@CGO_ENABLED=0 go build $(BUILD_FLAGS) -o bin/inspector ./cmd/inspector
+
+.PHONY: run
+run: build ## Build, then run the collector in the foreground (root): metrics on 127.0.0.1:9102, events on stdout
+	@exec bin/netexporter --config distribution/config/standalone.yaml
+
+##### Generated files
+
+.PHONY: generate
+generate: generate-bpf generate-go generate-ocb ## Write all generated files anew (needs clang 14)
+
+.PHONY: generate-bpf
+generate-bpf: $(CODEGEN)
+	@[[ '$(CLANG_FOUND)' == $(CLANG_MAJOR) ]] || \
+		{ echo 'The BPF objects are made with clang $(CLANG_MAJOR); found: $(or $(CLANG_FOUND),none). Install clang-$(CLANG_MAJOR).' >&2; exit 1; }
+	@$(call say,generate bpf)
+	@PATH='$(CODEGEN)':$$PATH BPF2GO_CC='$(CLANG)' go generate ./bpf/...
+
+# metadata.yaml of each component, and whatever else has a go:generate line.
+.PHONY: generate-go
+generate-go: $(CODEGEN)
+	@$(call say,generate go)
+	@PATH='$(CODEGEN)':$$PATH go generate $$(go list -e ./... | grep -v '/bpf$$')
+
+# After the others: go mod tidy of the distribution reads the sources of this module.
+.PHONY: generate-ocb
+generate-ocb: $(OCB)
+	@$(call say,generate distribution)
+	@'$(OCB)'/builder --config builder-config.yaml --skip-compilation
+
+.PHONY: verify
+verify: ## Prove that all generated files are what `make generate` writes, in a clean clone
+	@if [[ '$(CLANG_FOUND)' == $(CLANG_MAJOR) ]]; then \
+		$(MAKE) generate; \
+	else \
+		echo 'NOT VERIFIED: the BPF objects. They are made with clang $(CLANG_MAJOR); found: $(or $(CLANG_FOUND),none).' >&2; \
+		$(MAKE) generate-go generate-ocb; \
+	fi
+	@$(call say,verify that nothing changed)
+	@git --no-pager diff --exit-code
+	@[[ -z "$$(git status --porcelain)" ]] || { git status --short; echo 'Files that are not committed, see above.' >&2; exit 1; }
+
+##### Checks
+
+.PHONY: lint
+lint: $(LINT) ## Check style and common mistakes of Go and C, and that go.mod is tidy
+	@$(call say,golangci-lint)
+	@'$(LINT)'/golangci-lint config verify
+	@'$(LINT)'/golangci-lint run
+	@$(call say,go vet)
+	@go vet ./...
+	@$(call say,go mod tidy)
+	@go mod tidy -diff
+	@$(call say,docs/dependencies.md)
+	@awk '/^require/ { on = 1 } /^\)/ { on = 0 } on && NF == 2 && $$1 != "require" { print $$1 }' go.mod | while read -r module; do \
+		grep -qF "| \`$$module\` |" docs/dependencies.md || { echo "$$module has no line in docs/dependencies.md" >&2; exit 1; }; \
+	done
+	@if command -v clang-format >/dev/null; then \
+		$(call say,clang-format); \
+		clang-format --dry-run -Werror bpf/*.c bpf/include/*.h; \
+	else \
+		echo 'NOT CHECKED: the format of C, for want of clang-format.' >&2; \
+	fi
+
+.PHONY: fmt
+fmt: $(LINT) ## Format Go and C
+	@'$(LINT)'/golangci-lint fmt
+	@if command -v clang-format >/dev/null; then clang-format -i bpf/*.c bpf/include/*.h; fi
+
+##### Tests
+
+# The race detector needs a C compiler.
+GO_TEST = go test -json -count=1 -shuffle=on $${race-}
+END_TO_END := $(shell find test -name '*_test.go' -printf './%h\n' 2>/dev/null | sort -u)
+
+# A test that cannot run here skips itself with a reason; the summary counts them. The end-to-end tests
+# use the binaries and share the machine, so they run alone and one package after another.
+.PHONY: test
+test: build ## Run every test that this machine can run; as root those on the real kernel too
+	@if [[ $$EUID != 0 ]]; then \
+		echo 'Not root: tests on the real kernel are skipped.' >&2; \
+	elif [[ $(INSTALL) == yes ]] && command -v apt-get >/dev/null; then \
+		.ci/install test; \
+	fi
+	@go build -o bin/testsummary ./internal/cmd/testsummary
+	@if command -v gcc >/dev/null; then \
+		export CGO_ENABLED=1 race=-race; \
+	else \
+		echo 'NOT CHECKED: data races, for want of gcc.' >&2; \
+	fi; \
+	{ \
+		status=0; \
+		$(GO_TEST) $$(go list ./... | grep -v '/netexporter/test/') || status=1; \
+		$(if $(END_TO_END),$(GO_TEST) -p 1 $(END_TO_END) || status=1;) \
+		exit $$status; \
+	} | bin/testsummary
+
+.PHONY: test-vm
+test-vm: ## Run the kernel tests in a virtual machine: make test-vm KERNEL=6.1
+	@test/vm/run $(KERNEL)
+
+.PHONY: fuzz
+fuzz: ## Fuzz each target for FUZZTIME (30s)
+	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's|/[^/]+:func | |' | sort | \
+	while read -r dir target; do \
+		echo "==> fuzz $$dir $$target" >&2; \
+		go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$dir"; \
+	done
+
+# The first run writes, and may report that it did; the second one must find everything as expected.
+.PHONY: golden
+golden: ## Write the expected files of golden tests anew and show what changed
+	@dirs=$$(grep -rlE --include='*_test.go' 'flag\.Bool\("update"' . | xargs -r dirname | sort -u); \
+	[[ -n $$dirs ]] || { echo 'No test has a flag -update.' >&2; exit 0; }; \
+	go test -count=1 -run Golden $$dirs -update || true; \
+	go test -count=1 -run Golden $$dirs
+	@git --no-pager diff --stat
+
+.PHONY: bench
+bench: ## Run the benchmarks BENCH_COUNT (1) times
+	@go test -run '^$$' -bench . -benchmem -count=$(BENCH_COUNT) ./...
+
+.PHONY: clean
+clean: ## Remove what was built in the tree
+	@rm -rf bin
+
+##### Tools
+
+$(CODEGEN) $(LINT) $(OCB):
+	@$(call say,build the tools of internal/tools/$(firstword $(subst -, ,$(@F))))
+	@mkdir -p '$(TOOLS)'
+	@rm -rf '$@.new'
+	@CGO_ENABLED=0 go build -C internal/tools/$(firstword $(subst -, ,$(@F))) $(BUILD_FLAGS) -o '$@.new/' tool
+	@mv -T '$@.new' '$@'
