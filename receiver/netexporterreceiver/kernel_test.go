@@ -361,7 +361,10 @@ func checkRecord(t *testing.T, e event) {
 
 // In a storm events are sampled, what is left out is counted, and the metrics miss nothing.
 func TestStormIsCountedInFull(t *testing.T) {
-	const datagrams = 200_000
+	datagrams := 200_000
+	if testing.Short() {
+		datagrams = 20_000
+	}
 	r := start(t, func(c *Config) {
 		c.Probes = map[string]probe.Config{"packetloss": {Events: true, EventsPerSecond: 10}}
 	})
