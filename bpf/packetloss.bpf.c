@@ -66,6 +66,9 @@ static __always_inline bool is_abnormal(struct sk_buff *skb, struct sock *rx_sk,
 	/* Not IP (ARP, LLDP, vsock), or of a group that nobody here is in. */
 	if (!f.family || is_multicast(&f))
 		return false;
+	/* Control messages come to their ordinary end without a reason, icmpv6_rcv() for one. */
+	if (f.proto == IPPROTO_ICMP || f.proto == IPPROTO_IGMP || f.proto == IPPROTO_ICMPV6)
+		return false;
 	if (f.proto != IPPROTO_TCP)
 		return true;
 	/* A reset has done its work by arriving, and so has what a TIME_WAIT socket has processed. */

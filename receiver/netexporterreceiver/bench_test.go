@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,11 +22,13 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/component/componenttest"
 	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/receiver/receivertest"
 	"golang.org/x/sys/unix"
 
 	"github.com/netexporter/netexporter/bpf"
+	"github.com/netexporter/netexporter/internal/kernel"
 	"github.com/netexporter/netexporter/internal/nettest"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/metadata"
 	"github.com/netexporter/netexporter/test/bench/population"
@@ -83,18 +86,13 @@ func waitUntilGone(t testing.TB, a *agent, p *population.Population) {
 
 // byID returns the series of those namespaces of a population that metrics have.
 func byID(metrics pmetric.Metrics, p *population.Population) map[population.Namespace]series {
-	type id struct{ inode, cookie uint64 }
-	members := map[id]population.Namespace{}
+	members := map[netnsID]population.Namespace{}
 	for _, n := range p.Namespaces {
-		members[id{n.Inode, n.Cookie}] = n
+		members[netnsID{n.Inode, n.Cookie}] = n
 	}
 	found := map[population.Namespace]series{}
 	for _, rm := range metrics.ResourceMetrics().All() {
-		of := id{inode: inodeOf(rm.Resource())}
-		if cookie, ok := rm.Resource().Attributes().Get("network.netns.cookie"); ok {
-			of.cookie = uint64(cookie.Int())
-		}
-		n, ok := members[of]
+		n, ok := members[idOf(rm.Resource())]
 		if !ok {
 			continue
 		}
@@ -112,11 +110,24 @@ func byID(metrics pmetric.Metrics, p *population.Population) map[population.Name
 	return found
 }
 
+// netnsID is what the resource of a namespace has; the cookie is 0 on kernels without it.
+type netnsID struct{ inode, cookie uint64 }
+
+func idOf(r pcommon.Resource) netnsID {
+	id := netnsID{inode: inodeOf(r)}
+	if cookie, ok := r.Attributes().Get("network.netns.cookie"); ok {
+		id.cookie = uint64(cookie.Int())
+	}
+	return id
+}
+
 // cpuTime returns the time that this process has had a CPU, in the kernel or not: unlike the time on the clock, it
 // hardly depends on what else the machine does.
-func cpuTime(t testing.TB) time.Duration {
+func cpuTime(t testing.TB) time.Duration { return readClock(t, unix.CLOCK_PROCESS_CPUTIME_ID) }
+
+func readClock(t testing.TB, clock int32) time.Duration {
 	var ts unix.Timespec
-	require.NoError(t, unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts))
+	require.NoError(t, unix.ClockGettime(clock, &ts))
 	return time.Duration(ts.Nano())
 }
 
@@ -159,7 +170,6 @@ func BenchmarkPass(b *testing.B) {
 		metrics := collect(b, a)
 		require.Len(b, byID(metrics, p), namespaces)
 		points := metrics.DataPointCount()
-		metrics = pmetric.NewMetrics() // let go of the others
 		runtime.GC()
 		runtime.ReadMemStats(&after)
 		heap := (float64(after.HeapAlloc) - float64(before.HeapAlloc)) / float64(namespaces)
@@ -211,6 +221,11 @@ func BenchmarkNaiveProcfs(b *testing.B) {
 func TestPassIsCheap(t *testing.T) {
 	const namespaces, sockets, rounds = 100, 45, 3
 	a := startAlone(t)
+	for _, h := range a.running.source.Hooks() {
+		if h.Variant == "procfs" || h.Variant == kernel.NoVariant {
+			t.Skipf("this kernel does not run the pass in full: %s by %s", h.Name, h.Variant)
+		}
+	}
 	p := populate(t, a, namespaces, sockets)
 	collect(t, a)
 	var naive, pass []time.Duration
@@ -219,7 +234,15 @@ func TestPassIsCheap(t *testing.T) {
 		pass = append(pass, cpuTimeOf(t, passesPerNaive, func() { collect(t, a) }))
 	}
 	t.Logf("CPU time of the naive way %v, of the pass %v", naive, pass)
-	assert.Greater(t, float64(median(naive))/float64(median(pass)), 50.0)
+	switch buckets := ehashBuckets(); {
+	case buckets < 1<<18:
+		// The machine has little memory, or the kernel (before 6.1) does not tell.
+		t.Logf("the ratio is not checked: the kernel's table of TCP sockets, which the naive way walks for each namespace, has %d buckets", buckets)
+	case raceDetector():
+		assert.Greater(t, slices.Min(naive), 10*slices.Min(pass), "slowed down by the race detector")
+	default:
+		assert.Greater(t, slices.Min(naive), 50*slices.Min(pass))
+	}
 	// And both tell the same.
 	want := naivePass(t, p)
 	for n, got := range byID(collect(t, a), p) {
@@ -233,6 +256,22 @@ func TestPassIsCheap(t *testing.T) {
 		}
 		assert.EqualValues(t, 2*population.Connections(sockets), want[n.PID]["tcp established"])
 	}
+}
+
+// ehashBuckets returns the size of the table of TCP sockets, 0 if the kernel does not tell.
+func ehashBuckets() int {
+	raw, err := os.ReadFile("/proc/sys/net/ipv4/tcp_ehash_entries")
+	if err != nil {
+		return 0
+	}
+	buckets, _ := strconv.Atoi(strings.TrimSpace(string(raw)))
+	return buckets
+}
+
+// raceDetector tells whether this program was built with it: it makes Go slow, and the kernel not.
+func raceDetector() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
 // naivePass reads what a pass collects as one would write it: for a process of each namespace the files of /proc that
@@ -359,52 +398,47 @@ func naiveSoftnet(text string, values map[string]uint64) error {
 	return scanner.Err()
 }
 
-// BenchmarkSocketWalk is the walk of all TCP sockets, run by run: the kernel holds RCU throughout a run. Its time is
-// that of the kernel's own statistics of BPF programs.
+// BenchmarkSocketWalk is the walk of all TCP sockets, run by run: the kernel holds RCU throughout a run. What is measured
+// is the CPU time of the system call, some microseconds more than that of the program.
 func BenchmarkSocketWalk(b *testing.B) {
 	a := startAlone(b)
 	populate(b, a, 1000, 45)
 	collect(b, a)
 	program := ownProgram(b, bpf.NetnsProgSocketsRawTp)
 	records, next := mapsOfSocketWalk(b, program)
-	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
-	require.NoError(b, err)
-	defer stats.Close()
 	var record bpf.NetnsNetnsRecord
 	require.NoError(b, records.Lookup(uint32(0), &record))
 
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	var byRun [][]time.Duration // for each run of a walk its time in each walk
 	var whole []time.Duration
 	for b.Loop() {
 		args := bpf.NetnsSocketsArgs{Hashinfo: record.Hashinfo}
-		total := time.Duration(0)
+		start := readClock(b, unix.CLOCK_THREAD_CPUTIME_ID)
 		for i := 0; args.First < uint64(record.EhashSize); i++ {
-			before, err := program.Stats()
-			require.NoError(b, err)
+			before := readClock(b, unix.CLOCK_THREAD_CPUTIME_ID)
 			status, err := program.Run(&ebpf.RunOptions{Context: &args})
+			after := readClock(b, unix.CLOCK_THREAD_CPUTIME_ID)
 			require.NoError(b, err)
 			require.Zero(b, status)
-			after, err := program.Stats()
-			require.NoError(b, err)
-			require.Equal(b, before.RunCount+1, after.RunCount)
 			if i == len(byRun) {
 				byRun = append(byRun, nil)
 			}
-			byRun[i] = append(byRun[i], after.Runtime-before.Runtime)
-			total += after.Runtime - before.Runtime
+			byRun[i] = append(byRun[i], after-before)
 			args.First = next()
 		}
-		whole = append(whole, total)
+		whole = append(whole, readClock(b, unix.CLOCK_THREAD_CPUTIME_ID)-start)
 	}
 	var medians []time.Duration
 	for _, times := range byRun {
 		medians = append(medians, median(times))
 	}
 	b.ReportMetric(float64(len(byRun)), "runs/walk")
-	b.ReportMetric(milliseconds(median(whole)), "ms/walk")
-	b.ReportMetric(milliseconds(median(medians)), "ms/run")
-	b.ReportMetric(milliseconds(slices.Max(medians)), "longest-ms/run")
-	b.ReportMetric(milliseconds(slices.Max(slices.Concat(byRun...))), "outlier-ms/run")
+	b.ReportMetric(milliseconds(median(whole)), "cpu-ms/walk")
+	b.ReportMetric(milliseconds(median(medians)), "cpu-ms/run")
+	b.ReportMetric(milliseconds(slices.Max(medians)), "longest-cpu-ms/run")
+	b.ReportMetric(milliseconds(slices.Max(slices.Concat(byRun...))), "outlier-cpu-ms/run")
 	b.ReportMetric(0, "ns/op")
 }
 
