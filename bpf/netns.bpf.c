@@ -255,7 +255,7 @@ int walk__raw_tp(__u64 *ctx)
 
 /* The most nodes of the hash table that one run of sockets looks at: it bounds the time under RCU. */
 #define MAX_NODES 4096
-#define HEADS 16 /* buckets that are read at once */
+#define HEADS 16 /* buckets that are read at once, a power of two */
 
 /* Arguments of sockets, which are those of its run. */
 struct sockets_args {
@@ -272,6 +272,7 @@ struct ehash_ctx {
 	__u64 net; /* of the socket before, whose slot is kept */
 	__u32 slot;
 	__u32 bucket, size, nodes;
+	__u64 heads[HEADS];
 };
 
 static __always_inline void count_socket(struct ehash_ctx *c, struct sock *sk)
@@ -323,21 +324,24 @@ static long visit_socket(__u32 i, struct ehash_ctx *c)
 	return 0;
 }
 
+static long visit_bucket(__u32 i, struct ehash_ctx *c)
+{
+	c->node = c->heads[i & (HEADS - 1)];
+	if (!(c->node & 1))
+		bpf_loop(MAX_NODES, visit_socket, c, 0);
+	return 0;
+}
+
+/* Loops within loops are all bpf_loop(): unrolled branches multiply the paths that the verifier follows. */
 static long visit_buckets(__u32 i, struct ehash_ctx *c)
 {
-	__u64 heads[HEADS];
-	int b;
+	__u64 offset = (__u64)c->bucket * bpf_core_type_size(struct inet_ehash_bucket);
 
 	if (c->bucket >= c->size || c->nodes >= MAX_NODES)
 		return 1;
-	if (bpf_probe_read_kernel(heads, sizeof(heads),
-				  (void *)(c->ehash + (__u64)c->bucket * bpf_core_type_size(struct inet_ehash_bucket))))
+	if (bpf_probe_read_kernel(c->heads, sizeof(c->heads), (void *)(c->ehash + offset)))
 		return 1;
-	for (b = 0; b < HEADS; b++) {
-		c->node = heads[b];
-		if (!(c->node & 1))
-			bpf_loop(MAX_NODES, visit_socket, c, 0);
-	}
+	bpf_loop(HEADS, visit_bucket, c, 0);
 	c->bucket += HEADS;
 	return 0;
 }
@@ -360,34 +364,36 @@ int sockets__raw_tp(__u64 *ctx)
 	return 0;
 }
 
-#define FILES 16 /* descriptors that are looked at together */
+#define FILES 16 /* descriptors that are looked at together, a power of two */
 
 struct files_ctx {
 	__u64 open_fds, fd;
 	__u64 fds, sockets;
 	__u64 files[FILES];
+	__u16 open;
 };
+
+static long visit_file(__u32 i, struct files_ctx *c)
+{
+	struct file *f = (void *)c->files[i & (FILES - 1)];
+
+	if (!(c->open >> (i & (FILES - 1)) & 1))
+		return 0;
+	c->fds++;
+	if ((BPF_CORE_READ(f, f_inode, i_mode) & S_IFMT) == S_IFSOCK)
+		c->sockets++;
+	return 0;
+}
 
 static long visit_files(__u32 i, struct files_ctx *c)
 {
-	__u16 open;
-	int n;
-
-	if (bpf_probe_read_kernel(&open, sizeof(open), (void *)(c->open_fds + i * sizeof(open))))
+	if (bpf_probe_read_kernel(&c->open, sizeof(c->open), (void *)(c->open_fds + i * sizeof(c->open))))
 		return 1;
-	if (!open)
+	if (!c->open)
 		return 0;
 	if (bpf_probe_read_kernel(c->files, sizeof(c->files), (void *)(c->fd + i * sizeof(c->files))))
 		return 1;
-	for (n = 0; n < FILES; n++) {
-		struct file *f = (void *)c->files[n];
-
-		if (!(open & 1U << n))
-			continue;
-		c->fds++;
-		if ((BPF_CORE_READ(f, f_inode, i_mode) & S_IFMT) == S_IFSOCK)
-			c->sockets++;
-	}
+	bpf_loop(FILES, visit_file, c, 0);
 	return 0;
 }
 
