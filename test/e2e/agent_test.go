@@ -32,7 +32,7 @@ import (
 const (
 	shippedConfig = "../../distribution/config/standalone.yaml"
 
-	timeout      = 2 * time.Minute // of every wait; far beyond what any of them takes
+	timeout      = 3 * time.Minute // of every wait; far beyond what any of them takes
 	pollInterval = 50 * time.Millisecond
 )
 

@@ -118,7 +118,10 @@ func (a *agent) page(t testing.TB) page {
 func (a *agent) nextPage(t testing.TB) page {
 	t.Helper()
 	// The exporter has taken over a whole pass each time that this rises. The first pass may have begun before the call.
-	taken := func() float64 { return a.own(t, `otelcol_exporter_sent_metric_points{exporter="prometheus"}`) }
+	taken := func() float64 {
+		points, _ := a.find(t, `otelcol_exporter_sent_metric_points{exporter="prometheus"}`)
+		return points
+	}
 	for range 2 {
 		before := taken()
 		wait(t, "a collection pass", func() bool { return taken() > before })

@@ -32,7 +32,7 @@ func TestPrometheusScrapes(t *testing.T) {
 	config := writeFile(t, "prometheus.yml", fmt.Sprintf(`
 scrape_configs:
   - job_name: netexporter
-    scrape_interval: 1s
+    scrape_interval: 5s
     static_configs: [{targets: [%q]}]
 `, target.Host))
 	port := freePorts(t, 1)[0]

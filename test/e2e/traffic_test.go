@@ -88,10 +88,10 @@ func TestClosedPorts(t *testing.T) {
 	}
 }
 
-// line returns the pattern of an event's line up to its addresses.
+// line returns the pattern of an event's line up to its addresses. Events of others may have been held back before it.
 func line(event, protocol string, source, destination netip.AddrPort) string {
 	return regexp.QuoteMeta(fmt.Sprintf("type=%s protocol=%s saddr=%s sport=%d daddr=%s dport=%d",
-		event, protocol, source.Addr(), source.Port(), destination.Addr(), destination.Port()))
+		event, protocol, source.Addr(), source.Port(), destination.Addr(), destination.Port())) + `(?: suppressed=[1-9][0-9]*)?`
 }
 
 // assertLines tells whether there is a line for each pattern and no other. What names the namespace follows the pattern.
@@ -144,8 +144,7 @@ func TestStorm(t *testing.T) {
 	t.Logf("%d datagrams, %d of them dropped for want of a socket, %d events, %.0f suppressed", sent, noPorts, len(lines), suppressed)
 	assert.NotEmpty(t, lines)
 	assert.Less(t, len(lines), sent)
-	assert.Regexp(t, line("PACKETLOSS", "UDP", socket.LocalAddr().(interface{ AddrPort() netip.AddrPort }).AddrPort(), destination)+
-		` suppressed=[1-9][0-9]* `, strings.Join(lines, "\n"))
+	assert.Contains(t, strings.Join(lines, "\n"), " suppressed=")
 	assert.Positive(t, suppressed)
 	events := a.own(t, `otelcol_netexporter_events{probe="packetloss"}`)
 	assert.GreaterOrEqual(t, events+suppressed, float64(sent), "each loss is an event or counted as none")
@@ -177,16 +176,22 @@ func TestNamespaceComesAndGoes(t *testing.T) {
 // own returns a series of the agent's own metrics, as it is written there.
 func (a *agent) own(t testing.TB, series string) float64 {
 	t.Helper()
+	value, found := a.find(t, series)
+	require.True(t, found, "%s is not at %s", series, a.self)
+	return value
+}
+
+// find returns a series of the agent's own metrics, if it is there.
+func (a *agent) find(t testing.TB, series string) (value float64, found bool) {
+	t.Helper()
 	text, err := get(a.self)
 	require.NoError(t, err)
 	for line := range strings.Lines(text) {
-		var value float64
 		if rest, ok := strings.CutPrefix(line, series+" "); ok {
 			_, err := fmt.Sscan(rest, &value)
 			require.NoError(t, err, line)
-			return value
+			return value, true
 		}
 	}
-	t.Fatalf("%s is not at %s", series, a.self)
-	return 0
+	return 0, false
 }
