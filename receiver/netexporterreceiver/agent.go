@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -148,7 +149,10 @@ func (a *agent) start() (_ *running, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer k.FlushTypes() // only loading needs them
+	defer func() {
+		k.FlushTypes() // only loading needs them
+		debug.FreeOSMemory()
+	}()
 	r := &running{names: probe.NewNames(k, a.symbols(), defs), budget: newBudget(a.cfg.MaxSeries)}
 	defer func() {
 		if err != nil {
@@ -162,6 +166,9 @@ func (a *agent) start() (_ *running, err error) {
 		return nil, err
 	}
 	a.openSource(r, k, defs)
+	if err := a.startNode(r, defs); err != nil {
+		return nil, err
+	}
 	if err := a.startProbes(r, k, defs); err != nil {
 		return nil, err
 	}
@@ -270,14 +277,6 @@ func (a *agent) openSource(r *running, k *kernel.Kernel, defs []probe.Definition
 	r.source, r.serves = source, source.Serves()
 	r.inventory = netns.NewInventory(source, a.cfg.RootPath, wanted)
 	r.root = os.DirFS(a.cfg.RootPath)
-	for _, d := range defs {
-		if d.Node != nil {
-			r.node = append(r.node, d)
-			hooks := []kernel.Hook{{Name: "node", Variant: "procfs"}}
-			r.telemetry.setProbe(d.Name, hooks)
-			a.logProbe(d.Name, hooks)
-		}
-	}
 	hooks := source.Hooks()
 	r.telemetry.setProbe("netns", hooks)
 	a.logProbe("netns", hooks)
@@ -309,6 +308,28 @@ func needs(d probe.Definition, hook string) bool {
 		}
 		return hook == netns.HookNamespaces
 	})
+}
+
+// startNode finds the probes whose facts of the node can be read.
+func (a *agent) startNode(r *running, defs []probe.Definition) error {
+	r.root = os.DirFS(a.cfg.RootPath)
+	for _, d := range defs {
+		if d.Node == nil {
+			continue
+		}
+		hook := kernel.Hook{Name: "node", Variant: "procfs"}
+		if _, err := d.Node(r.root); err != nil {
+			if cfg, _ := a.cfg.probe(d.Name); cfg.Enabled != nil {
+				return fmt.Errorf("probe %s: %w", d.Name, err)
+			}
+			hook.Variant, hook.Err = kernel.NoVariant, err
+		} else {
+			r.node = append(r.node, d)
+		}
+		r.telemetry.setProbe(d.Name, []kernel.Hook{hook})
+		a.logProbe(d.Name, []kernel.Hook{hook})
+	}
+	return nil
 }
 
 // startProbes starts the probes that have a kernel object. One that cannot start does not stop
@@ -351,7 +372,11 @@ func (a *agent) logProbe(name string, hooks []kernel.Hook) {
 			fields = append(fields, zap.NamedError(h.Name+"_error", h.Err))
 		}
 	}
-	if incomplete {
+	switch {
+	case incomplete && !slices.ContainsFunc(hooks, func(h kernel.Hook) bool { return h.Variant != kernel.NoVariant }):
+		a.set.Logger.Warn("Probe does not run", fields...)
+		return
+	case incomplete:
 		a.set.Logger.Warn("Probe runs without some of its hooks", fields...)
 		return
 	}
@@ -366,6 +391,8 @@ func (a *agent) collect(context.Context) (pmetric.Metrics, error) {
 	if r == nil {
 		return pmetric.NewMetrics(), errors.New("the receiver is not running")
 	}
+	// Before it reads: what a sample says must not be older than its time.
+	now := pcommon.NewTimestampFromTime(time.Now())
 	rows, passErr := r.inventory.Pass(r.rows[:0])
 	if rows == nil {
 		return pmetric.NewMetrics(), passErr
@@ -374,7 +401,6 @@ func (a *agent) collect(context.Context) (pmetric.Metrics, error) {
 	r.telemetry.namespaces.Store(int64(len(rows)))
 	snapshots, err := r.runner.Collect(r.inventory.Known)
 	node, nodeErr := r.readNode()
-	now := pcommon.NewTimestampFromTime(time.Now())
 	for i := range rows {
 		r.recordRow(&rows[i], snapshots, node, now)
 	}

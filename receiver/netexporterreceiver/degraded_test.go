@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
@@ -212,4 +213,26 @@ func (b block) ConsumeLogs(ctx context.Context, _ plog.Logs) error {
 	}
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+// Facts of the node that cannot be read are reported once, not with every pass.
+func TestNodeFactsThatCannotBeRead(t *testing.T) {
+	unreadable := func(a *agent) {
+		a.all = slices.Clone(a.all)
+		for i := range a.all {
+			if a.all[i].Node != nil {
+				a.all[i].Node = func(fs.FS) (probe.NodeSnapshot, error) { return nil, fs.ErrPermission }
+			}
+		}
+	}
+	r, err := startAs(t, nil, unreadable)
+	require.NoError(t, err)
+	assert.Zero(t, r.self(t, "otelcol_netexporter.probe.up", "probe")["/slab"])
+	r.pass(t) // without an error
+
+	yes := true
+	cfg := probe.DefaultConfig()
+	cfg.Enabled = &yes
+	_, err = startAs(t, func(c *Config) { c.Probes = map[string]probe.Config{"slab": cfg} }, unreadable)
+	require.ErrorContains(t, err, "probe slab")
 }

@@ -61,6 +61,17 @@ func (r report) document() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
+// Disturbed returns what was measured while others on the machine had many network namespaces.
+func (r report) Disturbed() []string {
+	names := r.Benchmarks.disturbed()
+	for _, c := range r.Collector {
+		if c.Served > c.Namespaces+maxOthers {
+			names = append(names, fmt.Sprintf("the whole collector with %d network namespaces", c.Namespaces))
+		}
+	}
+	return names
+}
+
 // residentPerNamespace returns by how many bytes the whole program grows with each namespace, after scrapes.
 func (r report) residentPerNamespace() float64 {
 	first, last := r.Collector[0], r.Collector[len(r.Collector)-1]

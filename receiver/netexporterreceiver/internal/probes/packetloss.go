@@ -67,6 +67,9 @@ func tunePacketloss(spec *ebpf.CollectionSpec, n *probe.Names, cfg probe.Config)
 			byValue[value] = uint8(verdict)
 		}
 	}
+	if _, ok := n.Value(dropReasons, "NOT_SPECIFIED"); !ok {
+		byValue[0] = uint8(bpf.PacketlossVerdictVERDICT_LOOK) // before 5.17 drops have no reason
+	}
 	return spec.Variables[bpf.PacketlossVarVerdicts].Set(byValue)
 }
 
