@@ -5,7 +5,6 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 FUZZTIME ?= 30s
-BENCH_COUNT ?= 1
 KERNEL ?=
 # Whether `make test` may install what tests use, as root on Debian.
 INSTALL ?= yes
@@ -159,8 +158,12 @@ golden: ## Write the expected files of golden tests anew and show what changed
 	@git --no-pager diff --stat
 
 .PHONY: bench
-bench: ## Run the benchmarks BENCH_COUNT (1) times
-	@go test -run '^$$' -bench . -benchmem -count=$(BENCH_COUNT) ./...
+bench: build ## Measure what the agent costs, next to reading /proc, and write docs/benchmarks.md (root, some minutes)
+	@go run ./test/bench
+
+.PHONY: kernels-doc
+kernels-doc: ## Write docs/kernels.md from the outputs of test/vm/run: make kernels-doc LOGS='DIR/*.output'
+	@go run ./internal/cmd/kernelsdoc $(LOGS) >docs/kernels.md
 
 .PHONY: clean
 clean: ## Remove what was built in the tree
