@@ -423,8 +423,8 @@ func naiveSoftnet(text string, values map[string]uint64) error {
 // is the CPU time of the system call, some microseconds more than that of the program.
 func BenchmarkSocketWalk(b *testing.B) {
 	a := startAlone(b)
-	populate(b, a, 1000, 45)
-	collect(b, a)
+	p := populate(b, a, 1000, 45)
+	others := strangers(collect(b, a), p)
 	program := ownProgram(b, bpf.NetnsProgSocketsRawTp)
 	records, next := mapsOfSocketWalk(b, program)
 	var record bpf.NetnsNetnsRecord
@@ -460,6 +460,7 @@ func BenchmarkSocketWalk(b *testing.B) {
 	b.ReportMetric(milliseconds(median(medians)), "cpu-ms/run")
 	b.ReportMetric(milliseconds(slices.Max(medians)), "longest-cpu-ms/run")
 	b.ReportMetric(milliseconds(slices.Max(slices.Concat(byRun...))), "outlier-cpu-ms/run")
+	b.ReportMetric(float64(others), "other-netns")
 	b.ReportMetric(0, "ns/op")
 }
 

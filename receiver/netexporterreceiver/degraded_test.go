@@ -46,14 +46,9 @@ func with(name string, change func(*ebpf.CollectionSpec)) func(*agent) {
 
 // addBrokenHook adds a hook to what no kernel has.
 func addBrokenHook(spec *ebpf.CollectionSpec) {
-	for _, p := range spec.Programs {
-		if p.Type == ebpf.RawTracepoint {
-			broken := p.Copy()
-			broken.SectionName, broken.AttachTo = "raw_tp/no_such_tracepoint", "no_such_tracepoint"
-			spec.Programs["broken__raw_tp"] = broken
-			return
-		}
-	}
+	broken := spec.Programs["received__raw_tp"].Copy() // one that every kernel loads
+	broken.SectionName, broken.AttachTo = "raw_tp/no_such_tracepoint", "no_such_tracepoint"
+	spec.Programs["broken__raw_tp"] = broken
 }
 
 // breakAllHooks leaves nothing that a kernel could run.

@@ -72,9 +72,10 @@ func (r report) Disturbed() []string {
 	return names
 }
 
-// residentPerNamespace returns by how many bytes the whole program grows with each namespace, after scrapes.
+// residentPerNamespace returns by how many bytes the whole program grows with each namespace, after scrapes. Without
+// namespaces it is the garbage of its start that counts.
 func (r report) residentPerNamespace() float64 {
-	first, last := r.Collector[0], r.Collector[len(r.Collector)-1]
+	first, last := r.Collector[len(r.Collector)-2], r.Collector[len(r.Collector)-1]
 	return float64(last.ResidentScraped-first.ResidentScraped) / float64(last.Namespaces-first.Namespaces)
 }
 

@@ -38,7 +38,7 @@ func TestDocument(t *testing.T) {
 	text := string(document)
 	assert.Contains(t, text, "\n| 100 | 45 | 1000 | 5.00 | 200 |\n")
 	assert.Contains(t, text, "\n| 1000 | 0 | 20.2 | 19.0 | 21.0 | 670 | 6.50 | 300 | 8.50 |\n")
-	assert.Contains(t, text, "That is 419 kB for each namespace")
+	assert.Contains(t, text, "that is 419 kB for each namespace")
 	assert.NotContains(t, text, "Not valid")
 
 	r.Benchmarks["SocketWalk"]["other-netns"] = 300

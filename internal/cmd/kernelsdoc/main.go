@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Kernelsdoc writes docs/kernels.md from the outputs of test/vm/run: which variant of each hook of
-// each probe ran on which kernel, and how many tests passed there.
+// each probe ran on which kernel.
 package main
 
 import (
@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,13 +24,6 @@ type report struct {
 	Hooks   map[string]string `json:"hooks"` // "probe/hook" to the variant
 }
 
-// kernel is what the tests on one kernel said.
-type kernel struct {
-	report
-	passed, failed, skipped int
-	skips                   []string
-}
-
 func main() {
 	if err := run(os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "kernelsdoc:", err)
@@ -43,7 +35,7 @@ func run(files []string, out io.Writer) error {
 	if len(files) == 0 {
 		return fmt.Errorf("usage: kernelsdoc KERNEL.output... >docs/kernels.md")
 	}
-	var kernels []kernel
+	var kernels []report
 	for _, file := range files {
 		f, err := os.Open(file)
 		if err != nil {
@@ -56,36 +48,21 @@ func run(files []string, out io.Writer) error {
 		}
 		kernels = append(kernels, k)
 	}
-	slices.SortFunc(kernels, func(a, b kernel) int { return compareReleases(a.Release, b.Release) })
+	slices.SortFunc(kernels, func(a, b report) int { return compareReleases(a.Release, b.Release) })
 	return write(out, kernels)
 }
 
-var result = regexp.MustCompile(`^ *--- (PASS|FAIL|SKIP): (\S+)`)
-
 // parse reads the output of test binaries run with -test.v.
-func parse(r io.Reader) (kernel, error) {
-	var k kernel
+func parse(r io.Reader) (report, error) {
+	var k report
 	scanner := bufio.NewScanner(r)
 	scanner.Buffer(nil, 1<<20)
 	for scanner.Scan() {
 		line := strings.TrimRight(scanner.Text(), "\r")
 		if _, text, ok := strings.Cut(line, marker); ok {
-			if err := json.Unmarshal([]byte(text), &k.report); err != nil {
+			if err := json.Unmarshal([]byte(text), &k); err != nil {
 				return k, fmt.Errorf("%q: %w", line, err)
 			}
-		}
-		m := result.FindStringSubmatch(line)
-		if m == nil {
-			continue
-		}
-		switch m[1] {
-		case "PASS":
-			k.passed++
-		case "FAIL":
-			k.failed++
-		case "SKIP":
-			k.skipped++
-			k.skips = append(k.skips, m[2])
 		}
 	}
 	if err := scanner.Err(); err != nil {
@@ -115,7 +92,7 @@ func compareReleases(a, b string) int {
 	return strings.Compare(a, b)
 }
 
-func write(out io.Writer, kernels []kernel) error {
+func write(out io.Writer, kernels []report) error {
 	var b strings.Builder
 	b.WriteString(`# Kernels
 
@@ -156,12 +133,6 @@ a running agent. "none" means that the hook does not run there; the others of th
 			cells = append(cells, variant)
 		}
 		row(cells...)
-	}
-	b.WriteString("\nTests on these kernels:\n\n")
-	row("kernel", "passed", "failed", "skipped")
-	row("---", "---", "---", "---")
-	for _, k := range kernels {
-		row(k.Release, strconv.Itoa(k.passed), strconv.Itoa(k.failed), strings.TrimSpace(strconv.Itoa(k.skipped)+" "+strings.Join(k.skips, " ")))
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
