@@ -165,7 +165,9 @@ func (a *agent) start() (_ *running, err error) {
 	if r.telemetry, err = newTelemetry(a.set.TelemetrySettings); err != nil {
 		return nil, err
 	}
-	a.openSource(r, k, defs)
+	if err := a.openSource(r, k, defs); err != nil {
+		return nil, err
+	}
 	if err := a.startNode(r, defs); err != nil {
 		return nil, err
 	}
@@ -260,7 +262,7 @@ func (a *agent) symbols() *kernel.Symbols {
 }
 
 // openSource opens the collection pass, or its substitute in /proc.
-func (a *agent) openSource(r *running, k *kernel.Kernel, defs []probe.Definition) {
+func (a *agent) openSource(r *running, k *kernel.Kernel, defs []probe.Definition) error {
 	var wanted []netns.Counter
 	for _, d := range defs {
 		for _, c := range d.Counters {
@@ -276,7 +278,6 @@ func (a *agent) openSource(r *running, k *kernel.Kernel, defs []probe.Definition
 	}
 	r.source, r.serves = source, source.Serves()
 	r.inventory = netns.NewInventory(source, a.cfg.RootPath, wanted)
-	r.root = os.DirFS(a.cfg.RootPath)
 	hooks := source.Hooks()
 	r.telemetry.setProbe("netns", hooks)
 	a.logProbe("netns", hooks)
@@ -285,6 +286,9 @@ func (a *agent) openSource(r *running, k *kernel.Kernel, defs []probe.Definition
 			continue
 		}
 		own := slices.DeleteFunc(slices.Clone(hooks), func(h kernel.Hook) bool { return !needs(d, h.Name) })
+		if cfg, _ := a.cfg.probe(d.Name); cfg.Enabled != nil && !runs(own) {
+			return fmt.Errorf("probe %s: hook %s: %w", d.Name, own[0].Name, own[0].Err)
+		}
 		r.telemetry.setProbe(d.Name, own)
 		a.logProbe(d.Name, own)
 	}
@@ -293,6 +297,12 @@ func (a *agent) openSource(r *running, k *kernel.Kernel, defs []probe.Definition
 			a.set.Logger.Warn("This kernel does not have a counter", zap.String("counter", wanted[i].MIB))
 		}
 	}
+	return nil
+}
+
+// runs tells whether one of the hooks runs.
+func runs(hooks []kernel.Hook) bool {
+	return slices.ContainsFunc(hooks, func(h kernel.Hook) bool { return h.Variant != kernel.NoVariant })
 }
 
 // needs tells whether the counters of a probe come from one of the hooks of the collection pass.
@@ -373,7 +383,7 @@ func (a *agent) logProbe(name string, hooks []kernel.Hook) {
 		}
 	}
 	switch {
-	case incomplete && !slices.ContainsFunc(hooks, func(h kernel.Hook) bool { return h.Variant != kernel.NoVariant }):
+	case incomplete && !runs(hooks):
 		a.set.Logger.Warn("Probe does not run", fields...)
 		return
 	case incomplete:
