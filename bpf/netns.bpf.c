@@ -336,12 +336,18 @@ static long visit_bucket(__u32 i, struct ehash_ctx *c)
 static long visit_buckets(__u32 i, struct ehash_ctx *c)
 {
 	__u64 offset = (__u64)c->bucket * bpf_core_type_size(struct inet_ehash_bucket);
+	__u64 empty = 1;
+	int b;
 
 	if (c->bucket >= c->size || c->nodes >= MAX_NODES)
 		return 1;
 	if (bpf_probe_read_kernel(c->heads, sizeof(c->heads), (void *)(c->ehash + offset)))
 		return 1;
-	bpf_loop(HEADS, visit_bucket, c, 0);
+	/* Most buckets are empty, which their odd heads tell. */
+	for (b = 0; b < HEADS; b++)
+		empty &= c->heads[b];
+	if (!empty)
+		bpf_loop(HEADS, visit_bucket, c, 0);
 	c->bucket += HEADS;
 	return 0;
 }

@@ -118,7 +118,7 @@ func (r *Runner) read(in *instance) {
 			in.undecodable.Add(1)
 			events = events[:len(events)-1]
 		}
-		if len(events) == 0 || len(events) < maxBatch && in.ring.AvailableBytes() > 0 {
+		if len(events) == 0 || len(events) < maxBatch && rec.Remaining > 0 {
 			continue
 		}
 		// CPUs reserve room in the ring in another order than they read the clock.
