@@ -193,9 +193,13 @@ func (p *Pair) DataToOrphanedFinWait2(t testing.TB, family Family) Packet {
 	client, server := p.ConnectTCP(t, family)
 	local, remote := localAddr(server), remoteAddr(server)
 	before := p.B.Counter(t, "Tcp.OutRsts")
-	closeConn(t, server)
+	// Not closed at once: an acknowledgment that comes while close still has the socket leaves it a full one.
+	if err := server.CloseWrite(); err != nil {
+		t.Fatalf("shut down %s: %v", local, err)
+	}
 	p.B.WaitTCPState(t, local, remote, TCPFinWait2)
 	p.A.WaitTCPState(t, remote, local, TCPCloseWait)
+	closeConn(t, server)
 	write(t, client, []byte("late"))
 	p.B.WaitCounter(t, "Tcp.OutRsts", before+1)
 	p.A.WaitTCPState(t, remote, local, TCPNone) // closed sockets leave the table
