@@ -50,12 +50,21 @@ func namespaceOf(r pcommon.Resource) uint64 {
 	return uint64(inode.Int())
 }
 
+// namespacesOf returns the namespaces that have series of their own.
+func namespacesOf(metrics pmetric.Metrics) map[uint64]bool {
+	namespaces := map[uint64]bool{}
+	for _, rm := range metrics.ResourceMetrics().All() {
+		namespaces[namespaceOf(rm.Resource())] = true
+	}
+	return namespaces
+}
+
 // apply brings metrics, which hold a whole pass, below the limit.
 func (b *budget) apply(metrics pmetric.Metrics) spent {
 	total := metrics.DataPointCount()
 	if b.max == 0 || total <= b.max/2 {
 		// Far from the limit: what it would take to know what is idle is not worth it.
-		b.sums, b.served, b.folded = nil, nil, nil
+		b.sums, b.served, b.folded = nil, namespacesOf(metrics), nil
 		return spent{served: int64(total)}
 	}
 	sums, counts := map[uint64]int64{}, map[uint64]int{}
@@ -69,16 +78,12 @@ func (b *budget) apply(metrics pmetric.Metrics) spent {
 		total -= int(s.zeros)
 	}
 	b.sums = sums
-	served := map[uint64]bool{}
 	if total <= b.max {
-		for ns := range counts {
-			served[ns] = true
-		}
 		b.folded = nil
 	} else {
-		s.folded = b.fold(metrics, b.choose(counts, served))
+		s.folded = b.fold(metrics, b.choose(counts))
 	}
-	b.served = served
+	b.served = namespacesOf(metrics)
 	s.served = int64(metrics.DataPointCount())
 	return s
 }
@@ -109,7 +114,7 @@ func (b *budget) dropZeros(metrics pmetric.Metrics, sums map[uint64]int64, count
 }
 
 // choose returns the namespaces to fold: the youngest, so that those with a history keep it.
-func (b *budget) choose(counts map[uint64]int, served map[uint64]bool) map[uint64]bool {
+func (b *budget) choose(counts map[uint64]int) map[uint64]bool {
 	namespaces := make([]uint64, 0, len(counts))
 	perNamespace := 0
 	for ns, n := range counts {
@@ -122,9 +127,7 @@ func (b *budget) choose(counts map[uint64]int, served map[uint64]bool) map[uint6
 	for _, ns := range namespaces {
 		if left -= counts[ns]; left < 0 && ns != 0 {
 			fold[ns] = true
-			continue
 		}
-		served[ns] = true
 	}
 	return fold
 }

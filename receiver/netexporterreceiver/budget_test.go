@@ -98,6 +98,15 @@ func TestBudgetFoldsWithoutCountingTwice(t *testing.T) {
 	assert.Equal(t, int64(5), byCookie(md)[0]["a"])
 }
 
+// The same holds for a namespace that was served while the limit was far.
+func TestBudgetFoldsAtOnceWithoutCountingTwice(t *testing.T) {
+	b := newBudget(12)
+	b.apply(passOf(map[uint64][3]int64{1: {1, 1, 1}, 5: {500, 1, 1}}))
+	md := passOf(map[uint64][3]int64{1: {1, 1, 1}, 2: {1, 1, 1}, 3: {1, 1, 1}, 4: {1, 1, 1}, 5: {501, 1, 1}})
+	b.apply(md)
+	assert.Equal(t, map[string]int64{"a": 1, "b": 1, "g": 2}, byCookie(md)[0], "namespaces 4, which is new, and 5")
+}
+
 func TestMaxSeries(t *testing.T) {
 	r := start(t, func(c *Config) { c.MaxSeries = 300 })
 	for range 12 {
