@@ -214,11 +214,9 @@ func (a *agent) firstPass(r *running, defs []probe.Definition) error {
 		if !needs(d, netns.HookNetlink) {
 			continue
 		}
-		if cfg, _ := a.cfg.probe(d.Name); hook.Err != nil && cfg.Enabled != nil {
-			return fmt.Errorf("probe %s: %w", d.Name, hook.Err)
+		if err := a.settle(r, d, hook); err != nil {
+			return err
 		}
-		r.telemetry.setProbe(d.Name, []kernel.Hook{hook})
-		a.logProbe(d.Name, []kernel.Hook{hook})
 	}
 	return nil
 }
@@ -286,17 +284,32 @@ func (a *agent) openSource(r *running, k *kernel.Kernel, defs []probe.Definition
 			continue
 		}
 		own := slices.DeleteFunc(slices.Clone(hooks), func(h kernel.Hook) bool { return !needs(d, h.Name) })
-		if cfg, _ := a.cfg.probe(d.Name); cfg.Enabled != nil && !runs(own) {
-			return fmt.Errorf("probe %s: hook %s: %w", d.Name, own[0].Name, own[0].Err)
+		if err := a.settle(r, d, own...); err != nil {
+			return err
 		}
-		r.telemetry.setProbe(d.Name, own)
-		a.logProbe(d.Name, own)
 	}
 	for i, served := range r.serves {
 		if !served && wanted[i].MIB != "" {
 			a.set.Logger.Warn("This kernel does not have a counter", zap.String("counter", wanted[i].MIB))
 		}
 	}
+	return nil
+}
+
+// demanded tells whether the user asked for a probe by name.
+func (a *agent) demanded(d probe.Definition) bool {
+	cfg, wanted := a.cfg.probe(d.Name)
+	return wanted && cfg.Enabled != nil
+}
+
+// settle takes note of the hooks of a probe. That none of them runs is an error if the probe was asked
+// for by name.
+func (a *agent) settle(r *running, d probe.Definition, hooks ...kernel.Hook) error {
+	if a.demanded(d) && !runs(hooks) {
+		return fmt.Errorf("probe %s: hook %s: %w", d.Name, hooks[0].Name, hooks[0].Err)
+	}
+	r.telemetry.setProbe(d.Name, hooks)
+	a.logProbe(d.Name, hooks)
 	return nil
 }
 
@@ -329,15 +342,13 @@ func (a *agent) startNode(r *running, defs []probe.Definition) error {
 		}
 		hook := kernel.Hook{Name: "node", Variant: "procfs"}
 		if _, err := d.Node(r.root); err != nil {
-			if cfg, _ := a.cfg.probe(d.Name); cfg.Enabled != nil {
-				return fmt.Errorf("probe %s: %w", d.Name, err)
-			}
 			hook.Variant, hook.Err = kernel.NoVariant, err
 		} else {
 			r.node = append(r.node, d)
 		}
-		r.telemetry.setProbe(d.Name, []kernel.Hook{hook})
-		a.logProbe(d.Name, []kernel.Hook{hook})
+		if err := a.settle(r, d, hook); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -359,7 +370,7 @@ func (a *agent) startProbes(r *running, k *kernel.Kernel, defs []probe.Definitio
 		cfg, _ := a.cfg.probe(d.Name)
 		hooks, err := r.runner.Start(d, cfg)
 		r.telemetry.setProbe(d.Name, hooks)
-		if err != nil && cfg.Enabled != nil {
+		if err != nil && a.demanded(d) {
 			return err
 		}
 		if err != nil {
