@@ -26,7 +26,9 @@ struct netns_record {
 	__u64 net;      /* address of struct net */
 	__u64 hashinfo; /* address of the table of its TCP sockets */
 	__u32 ehash_size;
-	__u32 may_track; /* bool: connection tracking may be on */
+	__u32 may_track;   /* bool: connection tracking may be on */
+	__u32 has_devices; /* bool: there is a network device other than lo */
+	__u32 pad;
 	struct socket_totals sockets;
 	__u64 tcp[MAX_TCP_MIB];
 	__u64 linux_mib[MAX_LINUX_MIB];
@@ -90,6 +92,11 @@ __u32 skipped; /* of those, how many found no room in records */
 const volatile bool count_sockets = false;
 const volatile bool count_fds = false;
 const volatile bool count_io = false;
+
+/* v6.2; a program of a type that may not call them does not load */
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
+extern void bpf_rcu_read_lock(void) __ksym __weak;
+extern void bpf_rcu_read_unlock(void) __ksym __weak;
 
 struct netns_id initial; /* init_net, the namespace that the kernel booted with */
 
@@ -190,6 +197,18 @@ static __always_inline bool may_track(struct net *net)
 	return BPF_CORE_READ(net, nf.hooks_ipv4[0]) || BPF_CORE_READ(net, nf.hooks_ipv6[0]);
 }
 
+static __always_inline bool has_devices(struct net *net)
+{
+	__u64 head = (__u64)net + bpf_core_field_offset(struct net, dev_base_head);
+	struct list_head *first = BPF_CORE_READ(net, dev_base_head.next);
+	struct net_device *lo = BPF_CORE_READ(net, loopback_dev);
+
+	/* lo is registered first. */
+	if (lo && (__u64)first == (__u64)lo + bpf_core_field_offset(struct net_device, dev_list))
+		first = BPF_CORE_READ(first, next);
+	return (__u64)first != head;
+}
+
 static long visit(__u32 i, struct walk_ctx *w)
 {
 	struct net *net = (void *)(w->node - bpf_core_field_offset(struct net, list));
@@ -218,6 +237,7 @@ static long visit(__u32 i, struct walk_ctx *w)
 		netns_id(net, &rec->id);
 		rec->net = (__u64)net;
 		rec->may_track = may_track(net);
+		rec->has_devices = has_devices(net);
 		if (count_sockets && bpf_map_update_elem(&slots, &rec->net, &slot, BPF_ANY))
 			skipped++;
 		if (count_sockets)
@@ -275,21 +295,52 @@ struct ehash_ctx {
 	__u64 heads[HEADS];
 };
 
-static __always_inline void count_socket(struct ehash_ctx *c, struct sock *sk)
+/* What a socket adds to its namespace. */
+struct socket_facts {
+	__u64 net;
+	__u32 unsent, unread; /* bytes; the sequence number of a FIN has been read without being there */
+	__u8 state;
+};
+
+static __always_inline void read_socket(__u64 addr, struct socket_facts *f)
 {
-	struct tcp_sock *tp = (void *)sk;
-	__u64 net = (__u64)sock_net(sk);
+	struct tcp_sock *tp = (void *)addr;
+	struct sock *sk = (void *)addr;
+
+	f->net = (__u64)sock_net(sk);
+	f->state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	if (f->state != TCP_ESTABLISHED)
+		return;
+	f->unsent = BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_una);
+	f->unread = BPF_CORE_READ(tp, rcv_nxt) - BPF_CORE_READ(tp, copied_seq);
+}
+
+/* A socket is several cold cache lines: plain loads wait for all of them at once. */
+static __always_inline void load_socket(__u64 addr, struct socket_facts *f)
+{
+	struct sock *sk = bpf_rdonly_cast((void *)addr, bpf_core_type_id_kernel(struct sock));
+	struct tcp_sock *tp = bpf_rdonly_cast((void *)addr, bpf_core_type_id_kernel(struct tcp_sock));
+
+	f->net = (__u64)sk->__sk_common.skc_net.net;
+	f->state = sk->__sk_common.skc_state;
+	if (f->state != TCP_ESTABLISHED)
+		return;
+	f->unsent = tp->write_seq - tp->snd_una;
+	f->unread = tp->rcv_nxt - tp->copied_seq;
+}
+
+static __always_inline void count_socket(struct ehash_ctx *c, struct socket_facts *f)
+{
 	struct netns_record *rec;
 	struct socket_totals *t;
-	__s32 unread;
 	__u32 key;
 
-	if (net != c->net) {
-		__u32 *slot = bpf_map_lookup_elem(&slots, &net);
+	if (f->net != c->net) {
+		__u32 *slot = bpf_map_lookup_elem(&slots, &f->net);
 
 		if (!slot)
 			return; /* of a namespace that is newer than this pass */
-		c->net = net;
+		c->net = f->net;
 		c->slot = *slot;
 	}
 	key = c->slot;
@@ -297,59 +348,92 @@ static __always_inline void count_socket(struct ehash_ctx *c, struct sock *sk)
 	if (!rec)
 		return;
 	t = &rec->sockets;
-	switch (BPF_CORE_READ(sk, __sk_common.skc_state)) {
+	switch (f->state) {
 	case TCP_TIME_WAIT:
 		t->time_wait++;
 		break;
 	case TCP_ESTABLISHED:
 		t->established++;
-		t->tx_queue += BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_una);
-		/* The sequence number of a FIN has been read without being there. */
-		unread = BPF_CORE_READ(tp, rcv_nxt) - BPF_CORE_READ(tp, copied_seq);
-		if (unread > 0)
-			t->rx_queue += unread;
+		t->tx_queue += f->unsent;
+		if ((__s32)f->unread > 0)
+			t->rx_queue += f->unread;
 		break;
 	}
 }
 
-static long visit_socket(__u32 i, struct ehash_ctx *c)
+static __always_inline bool next_socket(struct ehash_ctx *c, __u64 *sk)
 {
 	struct hlist_nulls_node *node = (void *)c->node;
 
 	if (!c->node || c->node & 1)
-		return 1;
-	count_socket(c, (void *)(c->node - bpf_core_field_offset(struct sock, __sk_common.skc_nulls_node)));
+		return false;
+	*sk = c->node - bpf_core_field_offset(struct sock, __sk_common.skc_nulls_node);
 	c->nodes++;
 	c->node = (__u64)BPF_CORE_READ(node, next);
-	return 0;
+	return true;
 }
 
-static long visit_bucket(__u32 i, struct ehash_ctx *c)
-{
-	c->node = c->heads[i & (HEADS - 1)];
-	if (!(c->node & 1))
-		bpf_loop(MAX_NODES, visit_socket, c, 0);
-	return 0;
-}
-
-/* Loops within loops are all bpf_loop(): unrolled branches multiply the paths that the verifier follows. */
-static long visit_buckets(__u32 i, struct ehash_ctx *c)
+/* read_heads reads the next HEADS buckets. Most are empty, which their odd heads tell. */
+static __always_inline bool read_heads(struct ehash_ctx *c, bool *empty)
 {
 	__u64 offset = (__u64)c->bucket * bpf_core_type_size(struct inet_ehash_bucket);
-	__u64 empty = 1;
+	__u64 odd = 1;
 	int b;
 
 	if (c->bucket >= c->size || c->nodes >= MAX_NODES)
-		return 1;
+		return false;
 	if (bpf_probe_read_kernel(c->heads, sizeof(c->heads), (void *)(c->ehash + offset)))
-		return 1;
-	/* Most buckets are empty, which their odd heads tell. */
+		return false;
 	for (b = 0; b < HEADS; b++)
-		empty &= c->heads[b];
-	if (!empty)
-		bpf_loop(HEADS, visit_bucket, c, 0);
+		odd &= c->heads[b];
+	*empty = odd;
 	c->bucket += HEADS;
-	return 0;
+	return true;
+}
+
+/*
+ * WALK defines visit_buckets_<how>(), which visits the sockets in HEADS buckets. Loops within loops
+ * are all bpf_loop(): unrolled branches multiply the paths that the verifier follows.
+ */
+#define WALK(how)                                                      \
+	static long visit_socket_##how(__u32 i, struct ehash_ctx *c)   \
+	{                                                              \
+		struct socket_facts f = {};                            \
+		__u64 sk;                                              \
+                                                                       \
+		if (!next_socket(c, &sk))                              \
+			return 1;                                      \
+		how##_socket(sk, &f);                                  \
+		count_socket(c, &f);                                   \
+		return 0;                                              \
+	}                                                              \
+                                                                       \
+	static long visit_bucket_##how(__u32 i, struct ehash_ctx *c)   \
+	{                                                              \
+		c->node = c->heads[i & (HEADS - 1)];                   \
+		if (!(c->node & 1))                                    \
+			bpf_loop(MAX_NODES, visit_socket_##how, c, 0); \
+		return 0;                                              \
+	}                                                              \
+                                                                       \
+	static long visit_buckets_##how(__u32 i, struct ehash_ctx *c)  \
+	{                                                              \
+		bool empty;                                            \
+                                                                       \
+		if (!read_heads(c, &empty))                            \
+			return 1;                                      \
+		if (!empty)                                            \
+			bpf_loop(HEADS, visit_bucket_##how, c, 0);     \
+		return 0;                                              \
+	}
+
+WALK(read)
+WALK(load)
+
+static __always_inline void start_walk(struct ehash_ctx *c, struct inet_hashinfo *h)
+{
+	c->ehash = (__u64)BPF_CORE_READ(h, ehash);
+	c->size = BPF_CORE_READ(h, ehash_mask) + 1;
 }
 
 /*
@@ -360,12 +444,23 @@ static long visit_buckets(__u32 i, struct ehash_ctx *c)
 SEC("raw_tp")
 int sockets__raw_tp(__u64 *ctx)
 {
-	struct inet_hashinfo *h = (void *)ctx[0];
 	struct ehash_ctx c = { .bucket = ctx[1] };
 
-	c.ehash = (__u64)BPF_CORE_READ(h, ehash);
-	c.size = BPF_CORE_READ(h, ehash_mask) + 1;
-	bpf_loop(MAX_NODES / HEADS, visit_buckets, &c, 0);
+	start_walk(&c, (void *)ctx[0]);
+	bpf_loop(MAX_NODES / HEADS, visit_buckets_read, &c, 0);
+	next_bucket = c.bucket;
+	return 0;
+}
+
+SEC("syscall")
+int sockets__syscall(struct sockets_args *args)
+{
+	struct ehash_ctx c = { .bucket = args->first };
+
+	bpf_rcu_read_lock();
+	start_walk(&c, (void *)args->hashinfo);
+	bpf_loop(MAX_NODES / HEADS, visit_buckets_load, &c, 0);
+	bpf_rcu_read_unlock();
 	next_bucket = c.bucket;
 	return 0;
 }
@@ -379,14 +474,32 @@ struct files_ctx {
 	__u16 open;
 };
 
+/* socket_file_ops of net/socket.c, once a socket has been met: a socket then shows without its inode. */
+__u64 socket_ops;
+
+static __always_inline bool is_socket(__u64 addr)
+{
+	struct file *f = (void *)addr;
+	__u64 ops;
+
+	if (bpf_rdonly_cast)
+		f = bpf_rdonly_cast(f, bpf_core_type_id_kernel(struct file));
+	ops = bpf_rdonly_cast ? (__u64)f->f_op : (__u64)BPF_CORE_READ(f, f_op);
+	if (ops == socket_ops)
+		return true;
+	/* A file opened with O_PATH may have the inode of a socket in a file system. */
+	if ((BPF_CORE_READ(f, f_inode, i_mode) & S_IFMT) != S_IFSOCK || !BPF_CORE_READ(f, private_data))
+		return false;
+	socket_ops = ops;
+	return true;
+}
+
 static long visit_file(__u32 i, struct files_ctx *c)
 {
-	struct file *f = (void *)c->files[i & (FILES - 1)];
-
 	if (!(c->open >> (i & (FILES - 1)) & 1))
 		return 0;
 	c->fds++;
-	if ((BPF_CORE_READ(f, f_inode, i_mode) & S_IFMT) == S_IFSOCK)
+	if (is_socket(c->files[i & (FILES - 1)]))
 		c->sockets++;
 	return 0;
 }

@@ -65,11 +65,13 @@ type NetnsNetnsRecord struct {
 		Inode  uint32
 		Pad    uint32
 	}
-	Net       uint64
-	Hashinfo  uint64
-	EhashSize uint32
-	MayTrack  uint32
-	Sockets   struct {
+	Net        uint64
+	Hashinfo   uint64
+	EhashSize  uint32
+	MayTrack   uint32
+	HasDevices uint32
+	Pad        uint32
+	Sockets    struct {
 		_           structs.HostLayout
 		Established uint64
 		TimeWait    uint64
@@ -124,6 +126,7 @@ const (
 	NetnsMapSlots           = "slots"
 	NetnsProgSetupRawTp     = "setup__raw_tp"
 	NetnsProgSocketsRawTp   = "sockets__raw_tp"
+	NetnsProgSocketsSyscall = "sockets__syscall"
 	NetnsProgTasksIter      = "tasks__iter"
 	NetnsProgWalkRawTp      = "walk__raw_tp"
 	NetnsVarCountFds        = "count_fds"
@@ -139,6 +142,7 @@ const (
 	NetnsVarNextBucket      = "next_bucket"
 	NetnsVarPossibleCpus    = "possible_cpus"
 	NetnsVarSkipped         = "skipped"
+	NetnsVarSocketOps       = "socket_ops"
 	NetnsVarSocketsArgsBtf  = "sockets_args_btf"
 	NetnsVarTaskRecordBtf   = "task_record_btf"
 )
@@ -185,10 +189,11 @@ type NetnsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NetnsProgramSpecs struct {
-	SetupRawTp   *ebpf.ProgramSpec `ebpf:"setup__raw_tp"`
-	SocketsRawTp *ebpf.ProgramSpec `ebpf:"sockets__raw_tp"`
-	TasksIter    *ebpf.ProgramSpec `ebpf:"tasks__iter"`
-	WalkRawTp    *ebpf.ProgramSpec `ebpf:"walk__raw_tp"`
+	SetupRawTp     *ebpf.ProgramSpec `ebpf:"setup__raw_tp"`
+	SocketsRawTp   *ebpf.ProgramSpec `ebpf:"sockets__raw_tp"`
+	SocketsSyscall *ebpf.ProgramSpec `ebpf:"sockets__syscall"`
+	TasksIter      *ebpf.ProgramSpec `ebpf:"tasks__iter"`
+	WalkRawTp      *ebpf.ProgramSpec `ebpf:"walk__raw_tp"`
 }
 
 // NetnsMapSpecs contains maps before they are loaded into the kernel.
@@ -219,6 +224,7 @@ type NetnsVariableSpecs struct {
 	NextBucket      *ebpf.VariableSpec `ebpf:"next_bucket"`
 	PossibleCpus    *ebpf.VariableSpec `ebpf:"possible_cpus"`
 	Skipped         *ebpf.VariableSpec `ebpf:"skipped"`
+	SocketOps       *ebpf.VariableSpec `ebpf:"socket_ops"`
 	SocketsArgsBtf  *ebpf.VariableSpec `ebpf:"sockets_args_btf"`
 	TaskRecordBtf   *ebpf.VariableSpec `ebpf:"task_record_btf"`
 }
@@ -277,6 +283,7 @@ type NetnsVariables struct {
 	NextBucket      *ebpf.Variable `ebpf:"next_bucket"`
 	PossibleCpus    *ebpf.Variable `ebpf:"possible_cpus"`
 	Skipped         *ebpf.Variable `ebpf:"skipped"`
+	SocketOps       *ebpf.Variable `ebpf:"socket_ops"`
 	SocketsArgsBtf  *ebpf.Variable `ebpf:"sockets_args_btf"`
 	TaskRecordBtf   *ebpf.Variable `ebpf:"task_record_btf"`
 }
@@ -285,16 +292,18 @@ type NetnsVariables struct {
 //
 // It can be passed to LoadNetnsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NetnsPrograms struct {
-	SetupRawTp   *ebpf.Program `ebpf:"setup__raw_tp"`
-	SocketsRawTp *ebpf.Program `ebpf:"sockets__raw_tp"`
-	TasksIter    *ebpf.Program `ebpf:"tasks__iter"`
-	WalkRawTp    *ebpf.Program `ebpf:"walk__raw_tp"`
+	SetupRawTp     *ebpf.Program `ebpf:"setup__raw_tp"`
+	SocketsRawTp   *ebpf.Program `ebpf:"sockets__raw_tp"`
+	SocketsSyscall *ebpf.Program `ebpf:"sockets__syscall"`
+	TasksIter      *ebpf.Program `ebpf:"tasks__iter"`
+	WalkRawTp      *ebpf.Program `ebpf:"walk__raw_tp"`
 }
 
 func (p *NetnsPrograms) Close() error {
 	return _NetnsClose(
 		p.SetupRawTp,
 		p.SocketsRawTp,
+		p.SocketsSyscall,
 		p.TasksIter,
 		p.WalkRawTp,
 	)

@@ -162,8 +162,12 @@ struct netns_nf {
 	struct nf_hook_entries *hooks_ipv6[1];
 };
 
+struct net_device;
+
 struct net {
 	struct list_head list;
+	struct list_head dev_base_head;
+	struct net_device *loopback_dev;
 	struct ns_common ns;
 	struct netns_mib mib;
 	struct netns_ipv4 ipv4;
@@ -180,6 +184,7 @@ typedef struct {
 } possible_net_t;
 
 struct net_device {
+	struct list_head dev_list;
 	possible_net_t nd_net;
 };
 
@@ -257,8 +262,12 @@ struct inode {
 	__u16 i_mode;
 };
 
+struct file_operations;
+
 struct file {
 	struct inode *f_inode;
+	const struct file_operations *f_op;
+	void *private_data;
 };
 
 struct fdtable {

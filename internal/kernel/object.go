@@ -37,16 +37,26 @@ type Object struct {
 	links []link.Link
 }
 
+// Program returns the program that runs of a hook which has but one, nil if none does.
+func (o *Object) Program(hook string) *ebpf.Program {
+	for name, program := range o.Programs {
+		if of, _, _ := strings.Cut(name, "__"); of == hook {
+			return program
+		}
+	}
+	return nil
+}
+
 // variant is a set of programs that do the work of a hook together.
 type variant struct {
 	hook, kind string
 	programs   []string
 }
 
-// rank orders the variants of a hook: tracepoints are a stable interface and show more, trampolines
-// cost less than probes.
+// rank orders the variants of a hook: what user space runs may do most as a system call; tracepoints
+// are a stable interface and show more, trampolines cost less than probes.
 func rank(kind string) int {
-	return slices.Index([]string{"tp_btf", "raw_tp", "iter", "fentry", "fexit", "kprobe", "kretprobe"}, kind)
+	return slices.Index([]string{"syscall", "tp_btf", "raw_tp", "iter", "fentry", "fexit", "kprobe", "kretprobe"}, kind)
 }
 
 // variants groups the programs of a spec by hook and section prefix, best first within each hook.
@@ -162,12 +172,12 @@ func (o *Object) run(v variant, spec *ebpf.CollectionSpec, programs map[string]*
 }
 
 // attach attaches a program to the hook that its section names. Programs that are run or opened by
-// user space (a raw_tp section without a tracepoint, an iterator) have none.
+// user space (a system call, a raw_tp section without a tracepoint, an iterator) have none.
 func attach(spec *ebpf.ProgramSpec, program *ebpf.Program) (link.Link, error) {
 	switch {
 	case spec.Type == ebpf.RawTracepoint && spec.AttachTo != "":
 		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: spec.AttachTo, Program: program})
-	case spec.Type == ebpf.RawTracepoint, spec.AttachType == ebpf.AttachTraceIter:
+	case spec.Type == ebpf.RawTracepoint, spec.Type == ebpf.Syscall, spec.AttachType == ebpf.AttachTraceIter:
 		return nil, nil
 	case spec.Type == ebpf.Tracing:
 		return link.AttachTracing(link.TracingOptions{Program: program})

@@ -31,6 +31,7 @@ import (
 	"github.com/netexporter/netexporter/internal/kernel"
 	"github.com/netexporter/netexporter/internal/nettest"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/metadata"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/netns"
 	"github.com/netexporter/netexporter/test/bench/population"
 )
 
@@ -425,7 +426,7 @@ func BenchmarkSocketWalk(b *testing.B) {
 	a := startAlone(b)
 	p := populate(b, a, 1000, 45)
 	others := strangers(collect(b, a), p)
-	program := ownProgram(b, bpf.NetnsProgSocketsRawTp)
+	program := ownProgram(b, netns.HookSockets+"__")
 	records, next := mapsOfSocketWalk(b, program)
 	var record bpf.NetnsNetnsRecord
 	require.NoError(b, records.Lookup(uint32(0), &record))
@@ -464,8 +465,8 @@ func BenchmarkSocketWalk(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// ownProgram returns one of the BPF programs that this process has loaded.
-func ownProgram(b *testing.B, name string) *ebpf.Program {
+// ownProgram returns the BPF program that this process has loaded whose name begins so.
+func ownProgram(b *testing.B, prefix string) *ebpf.Program {
 	files, err := filepath.Glob("/proc/self/fdinfo/*")
 	require.NoError(b, err)
 	for _, file := range files {
@@ -483,11 +484,11 @@ func ownProgram(b *testing.B, name string) *ebpf.Program {
 		program, err := ebpf.NewProgramFromID(ebpf.ProgramID(number))
 		require.NoError(b, err)
 		b.Cleanup(func() { _ = program.Close() })
-		if info, err := program.Info(); err == nil && strings.HasPrefix(name, info.Name) && info.Name != "" {
+		if info, err := program.Info(); err == nil && strings.HasPrefix(info.Name, prefix) {
 			return program
 		}
 	}
-	require.Fail(b, "this process has not loaded the program "+name)
+	require.Fail(b, "this process has not loaded a program "+prefix)
 	return nil
 }
 

@@ -170,6 +170,16 @@ func TestWorker(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
+	// Files that are no sockets though one has the inode of a socket.
+	dir := t.TempDir()
+	u, err := net.Listen("unix", filepath.Join(dir, "socket"))
+	require.NoError(t, err)
+	defer u.Close()
+	for _, path := range []string{filepath.Join(dir, "socket"), dir, dir} {
+		fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+		require.NoError(t, err)
+		defer unix.Close(fd)
+	}
 	tid := os.Getpid()
 	for tid == os.Getpid() { // the first thread does not end
 		done := make(chan int)

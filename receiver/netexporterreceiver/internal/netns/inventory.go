@@ -124,44 +124,50 @@ func (v *Inventory) Pass(rows []Row) ([]Row, error) {
 	return rows, errors.Join(err, v.readNetlink(rows))
 }
 
-// readNetlink enters each namespace that has a name or a process.
+// readNetlink enters each namespace that has a name or a process, and something to read.
 func (v *Inventory) readNetlink(rows []Row) error {
 	if v.want == (nslink.Want{}) {
 		return nil
 	}
-	paths := make(map[ID]string, len(v.tasks))
+	pids := make(map[ID]int, len(v.entries))
 	for _, t := range v.tasks {
-		if paths[t.NetNS] == "" {
-			paths[t.NetNS] = filepath.Join(v.procRoot, strconv.Itoa(t.TGID), "ns", "net")
+		if pids[t.NetNS] == 0 {
+			pids[t.NetNS] = t.TGID
 		}
 	}
 	// A dump of connection tracking costs as much as all the rest: only where it can be on.
 	var tracked, untracked netlinkPass
 	for i := range rows {
 		row := &rows[i]
-		path := paths[row.ID]
-		if name := v.names[row.ID.Inode]; name != "" {
-			path = filepath.Join(v.nameDir, name)
-		}
-		if row.ID.Inode == v.own {
-			path = filepath.Join(v.procRoot, "self", "ns", "net")
-		}
-		if path == "" {
-			continue
-		}
-		e := v.entries[row.ID]
+		e, pid := v.entries[row.ID], pids[row.ID]
 		e.tracked = e.tracked || !row.Untracked // what it has counted stays
-		pass := &untracked
-		if e.tracked {
-			pass = &tracked
+		switch {
+		case e.tracked && v.want.Conntrack:
+			tracked.add(v.target(row.ID, pid), row)
+		case row.Deviceless:
+			v.fillNetlink(row, nslink.Stats{Links: nslink.LinkStats{Present: true}}, nslink.Want{Links: true})
+		default:
+			untracked.add(v.target(row.ID, pid), row)
 		}
-		pass.targets = append(pass.targets, nslink.Target{Inode: row.ID.Inode, Path: path})
-		pass.rows = append(pass.rows, row)
 	}
 	return errors.Join(
 		v.readWithin(tracked, v.want),
 		v.readWithin(untracked, nslink.Want{Links: v.want.Links}),
 	)
+}
+
+// target returns what leads into a namespace, nothing if it has neither a name nor a process.
+func (v *Inventory) target(id ID, pid int) nslink.Target {
+	t := nslink.Target{Inode: id.Inode}
+	switch name := v.names[id.Inode]; {
+	case id.Inode == v.own:
+		t.Path = filepath.Join(v.procRoot, "self", "ns", "net")
+	case name != "":
+		t.Path = filepath.Join(v.nameDir, name)
+	case pid != 0:
+		t.Path = filepath.Join(v.procRoot, strconv.Itoa(pid), "ns", "net")
+	}
+	return t
 }
 
 // netlinkPass is namespaces of which the same is read.
@@ -170,22 +176,31 @@ type netlinkPass struct {
 	rows    []*Row
 }
 
+func (p *netlinkPass) add(t nslink.Target, row *Row) {
+	if t.Path != "" {
+		p.targets, p.rows = append(p.targets, t), append(p.rows, row)
+	}
+}
+
 func (v *Inventory) readWithin(p netlinkPass, want nslink.Want) error {
-	if len(p.targets) == 0 {
+	if len(p.targets) == 0 || want == (nslink.Want{}) {
 		return nil
 	}
-	return v.netlink.Read(p.targets, want, func(i int, s nslink.Stats) {
-		row := p.rows[i]
-		row.Links, row.Conntrack = s.Links.Present, s.Conntrack.Present || v.want.Conntrack && !want.Conntrack
-		for j, c := range v.counters {
-			switch {
-			case c.Links != nil:
-				row.Values[j] = c.Links(&s.Links)
-			case c.Conntrack != nil:
-				row.Values[j] = c.Conntrack(&s.Conntrack)
-			}
+	return v.netlink.Read(p.targets, want, func(i int, s nslink.Stats) { v.fillNetlink(p.rows[i], s, want) })
+}
+
+// fillNetlink fills in what was read of what was asked for. Where connection tracking has never been
+// on its counters are 0.
+func (v *Inventory) fillNetlink(row *Row, s nslink.Stats, asked nslink.Want) {
+	row.Links, row.Conntrack = s.Links.Present, s.Conntrack.Present || v.want.Conntrack && !asked.Conntrack
+	for j, c := range v.counters {
+		switch {
+		case c.Links != nil:
+			row.Values[j] = c.Links(&s.Links)
+		case c.Conntrack != nil:
+			row.Values[j] = c.Conntrack(&s.Conntrack)
 		}
-	})
+	}
 }
 
 func (v *Inventory) update(rows []Row) error {

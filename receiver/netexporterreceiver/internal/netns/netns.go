@@ -95,6 +95,8 @@ type Row struct {
 	// Links and Conntrack are false if those could not be read: nothing leads into a namespace that
 	// has neither a process nor a name.
 	Links, Conntrack bool
+	// Deviceless is true if the namespace is known to have no network device other than lo.
+	Deviceless bool
 	// Untracked is true if connection tracking is known to be off in the namespace.
 	Untracked bool
 }

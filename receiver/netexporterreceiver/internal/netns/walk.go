@@ -40,6 +40,12 @@ type walk struct {
 	nets map[uint64]bool
 }
 
+// Hooks of bpf/netns.bpf.c that are not reported under their own name.
+const (
+	hookSetup = "setup"
+	hookWalk  = "walk"
+)
+
 // initialCapacity is the number of namespaces that there is room for at first.
 const initialCapacity = 256
 
@@ -118,11 +124,11 @@ func (w *walk) open() (err error) {
 		}
 	}()
 	for _, h := range object.Hooks {
-		if h.Variant == kernel.NoVariant && (h.Name == "setup" || h.Name == "walk") {
+		if h.Variant == kernel.NoVariant && (h.Name == hookSetup || h.Name == hookWalk) {
 			return fmt.Errorf("load netns: hook %s: %w", h.Name, h.Err)
 		}
 	}
-	if err := run(object, bpf.NetnsProgSetupRawTp, nil); err != nil {
+	if err := run(object, hookSetup, nil); err != nil {
 		return err
 	}
 	memory, err := object.Maps[bpf.NetnsMapRecords].Memory()
@@ -139,14 +145,14 @@ func (w *walk) wantsSockets() bool {
 	return slices.ContainsFunc(w.wanted, func(c Counter) bool { return c.Sockets != nil })
 }
 
-// run runs a program with the given arguments, nil for none.
-func run(object *kernel.Object, program string, args any) error {
-	status, err := object.Programs[program].Run(&ebpf.RunOptions{Context: args})
+// run runs the program of a hook with the given arguments, nil for none.
+func run(object *kernel.Object, hook string, args any) error {
+	status, err := object.Program(hook).Run(&ebpf.RunOptions{Context: args})
 	if err != nil {
-		return fmt.Errorf("run %s: %w", program, err)
+		return fmt.Errorf("run %s: %w", hook, err)
 	}
 	if status != 0 {
-		return fmt.Errorf("run %s: it returned %d", program, status)
+		return fmt.Errorf("run %s: it returned %d", hook, status)
 	}
 	return nil
 }
@@ -154,7 +160,7 @@ func run(object *kernel.Object, program string, args any) error {
 // Rows runs the pass; if there are more namespaces than room, it makes room and runs it again.
 func (w *walk) Rows(rows []Row) ([]Row, error) {
 	for {
-		if err := run(w.object, bpf.NetnsProgWalkRawTp, nil); err != nil {
+		if err := run(w.object, hookWalk, nil); err != nil {
 			return rows, err
 		}
 		var found, skipped uint32
@@ -192,7 +198,7 @@ func (w *walk) rows(rows []Row, records []bpf.NetnsNetnsRecord) ([]Row, error) {
 	if err := w.readRecords(records); err != nil {
 		return rows, err
 	}
-	if w.wantsSockets() && w.object.Programs[bpf.NetnsProgSocketsRawTp] != nil {
+	if w.wantsSockets() && w.object.Program(HookSockets) != nil {
 		err := errors.Join(w.forgetNets(records), w.countSockets(records))
 		if err = errors.Join(err, w.readRecords(records)); err != nil {
 			return rows, err
@@ -201,7 +207,8 @@ func (w *walk) rows(rows []Row, records []bpf.NetnsNetnsRecord) ([]Row, error) {
 	for i := range records {
 		r := &records[i]
 		row := nextRow(&rows, len(w.read))
-		row.ID, row.Links, row.Conntrack, row.Untracked = ID{r.Id.Cookie, r.Id.Inode}, false, false, r.MayTrack == 0
+		row.ID, row.Links, row.Conntrack = ID{r.Id.Cookie, r.Id.Inode}, false, false
+		row.Deviceless, row.Untracked = r.HasDevices == 0, r.MayTrack == 0
 		for j, read := range w.read {
 			if read != nil {
 				row.Values[j] = read(r)
@@ -248,7 +255,7 @@ func (w *walk) countSockets(records []bpf.NetnsNetnsRecord) error {
 		seen[r.Hashinfo] = true
 		args := bpf.NetnsSocketsArgs{Hashinfo: r.Hashinfo}
 		for args.First < uint64(r.EhashSize) {
-			if err := run(w.object, bpf.NetnsProgSocketsRawTp, &args); err != nil {
+			if err := run(w.object, HookSockets, &args); err != nil {
 				return err
 			}
 			var next uint32
@@ -280,7 +287,7 @@ func nextRow(rows *[]Row, values int) *Row {
 }
 
 func (w *walk) Serves() []bool {
-	sockets := w.object.Programs[bpf.NetnsProgSocketsRawTp] != nil
+	sockets := w.object.Program(HookSockets) != nil
 	serves := make([]bool, len(w.read))
 	for i, read := range w.read {
 		c := w.wanted[i]
@@ -291,7 +298,7 @@ func (w *walk) Serves() []bool {
 
 // Tasks reads the task iterator, or /proc where it does not run.
 func (w *walk) Tasks(tasks []Task) ([]Task, error) {
-	program := w.object.Programs[bpf.NetnsProgTasksIter]
+	program := w.object.Program(HookTasks)
 	if program == nil {
 		return w.proc.Tasks(tasks)
 	}
@@ -350,7 +357,7 @@ func (w *walk) Hooks() []kernel.Hook {
 	var hooks []kernel.Hook
 	for _, h := range w.object.Hooks {
 		switch h.Name {
-		case "walk":
+		case hookWalk:
 			h.Name = HookNamespaces
 		case HookTasks:
 			if h.Variant == kernel.NoVariant {
