@@ -20,7 +20,8 @@ const NoVariant = "none"
 // Hook is one thing that an object observes or does, by the variant that runs on this kernel.
 type Hook struct {
 	Name string
-	// Variant is the section prefix of the programs that run, or NoVariant.
+	// Variant is the section prefix of the programs that run, or NoVariant. With fentry may be fexit
+	// programs, with kprobe kretprobe programs.
 	Variant string
 	// Err says why the variants before this one do not run; nil if there is none.
 	Err error
@@ -51,21 +52,46 @@ func (o *Object) Program(hook string) *ebpf.Program {
 type variant struct {
 	hook, kind string
 	programs   []string
+	// alternative is which of the functions that its sections list the programs are attached to.
+	alternative int
 }
 
-// rank orders the variants of a hook: what user space runs may do most as a system call; tracepoints
-// are a stable interface and show more, trampolines cost less than probes.
-func rank(kind string) int {
-	return slices.Index([]string{"syscall", "tp_btf", "raw_tp", "iter", "fentry", "fexit", "kprobe", "kretprobe"}, kind)
+// kindOf returns what a program's section makes it, and the rank of that; -1 for sections of no known kind.
+// What user space runs may do most as a system call. Tracepoints come first else: they are a stable interface and show more. Trampolines cost less than probes. A
+// program at the entry of a function and one at its return are of one kind: they do their work together.
+func kindOf(program *ebpf.ProgramSpec) (kind string, rank int) {
+	kinds := [][]string{{"syscall"}, {"tp_btf"}, {"raw_tp"}, {"iter"}, {"fentry", "fexit"}, {"kprobe", "kretprobe"}}
+	prefix, _, _ := strings.Cut(program.SectionName, "/")
+	rank = slices.IndexFunc(kinds, func(k []string) bool { return slices.Contains(k, prefix) })
+	if rank < 0 {
+		return prefix, rank
+	}
+	return kinds[rank][0], rank
 }
 
-// variants groups the programs of a spec by hook and section prefix, best first within each hook.
+// targets returns what a program may be attached to. A section that lists several functions,
+// "fentry/new_name,old_name", is for kernels that have one or the other.
+func targets(program *ebpf.ProgramSpec) []string { return strings.Split(program.AttachTo, ",") }
+
+// aimed returns a copy of a program that is for one of its targets.
+func aimed(program *ebpf.ProgramSpec, alternative int) *ebpf.ProgramSpec {
+	all := targets(program)
+	copied := program.Copy()
+	if len(all) > 1 {
+		copied.AttachTo = all[alternative]
+		copied.SectionName = strings.TrimSuffix(program.SectionName, program.AttachTo) + copied.AttachTo
+	}
+	return copied
+}
+
+// variants groups the programs of a spec by hook and kind, best first within each hook.
 func variants(spec *ebpf.CollectionSpec) ([]variant, error) {
 	byKey := map[[2]string]*variant{}
+	alternatives := map[[2]string]int{} // how many
 	for name, program := range spec.Programs {
 		hook, _, ok := strings.Cut(name, "__")
-		kind, _, _ := strings.Cut(program.SectionName, "/")
-		if !ok || rank(kind) < 0 {
+		kind, rank := kindOf(program)
+		if !ok || rank < 0 {
 			return nil, fmt.Errorf("program %s in section %s: want a name <hook>__<variant> and a known kind of section", name, program.SectionName)
 		}
 		key := [2]string{hook, kind}
@@ -73,14 +99,24 @@ func variants(spec *ebpf.CollectionSpec) ([]variant, error) {
 			byKey[key] = &variant{hook: hook, kind: kind}
 		}
 		byKey[key].programs = append(byKey[key].programs, name)
+		n := len(targets(program))
+		if alternatives[key] > 1 && n > 1 && alternatives[key] != n {
+			return nil, fmt.Errorf("program %s in section %s: its variant has others with %d functions to choose from", name, program.SectionName, alternatives[key])
+		}
+		alternatives[key] = max(alternatives[key], n)
 	}
-	out := make([]variant, 0, len(byKey))
-	for _, v := range byKey {
+	var out []variant
+	for key, v := range byKey {
 		slices.Sort(v.programs)
-		out = append(out, *v)
+		for i := range alternatives[key] {
+			v.alternative = i
+			out = append(out, *v)
+		}
 	}
 	slices.SortFunc(out, func(a, b variant) int {
-		return cmp.Or(cmp.Compare(a.hook, b.hook), cmp.Compare(rank(a.kind), rank(b.kind)))
+		_, rankA := kindOf(spec.Programs[a.programs[0]])
+		_, rankB := kindOf(spec.Programs[b.programs[0]])
+		return cmp.Or(cmp.Compare(a.hook, b.hook), cmp.Compare(rankA, rankB), cmp.Compare(a.alternative, b.alternative))
 	})
 	return out, nil
 }
@@ -142,7 +178,7 @@ func (o *Object) run(v variant, spec *ebpf.CollectionSpec, programs map[string]*
 	part := spec.Copy()
 	part.Programs = map[string]*ebpf.ProgramSpec{}
 	for _, name := range v.programs {
-		part.Programs[name] = programs[name]
+		part.Programs[name] = aimed(programs[name], v.alternative)
 	}
 	coll, err := ebpf.NewCollectionWithOptions(part, opts)
 	if err != nil {
@@ -156,9 +192,9 @@ func (o *Object) run(v variant, spec *ebpf.CollectionSpec, programs map[string]*
 		coll.Close() // its maps are clones, the programs that run have been detached from it
 	}()
 	for _, name := range v.programs {
-		l, err := attach(programs[name], coll.Programs[name])
+		l, err := attach(part.Programs[name], coll.Programs[name])
 		if err != nil {
-			return fmt.Errorf("attach %s to %s: %w", name, programs[name].SectionName, err)
+			return fmt.Errorf("attach %s to %s: %w", name, part.Programs[name].SectionName, err)
 		}
 		if l != nil {
 			links = append(links, l)
@@ -181,6 +217,10 @@ func attach(spec *ebpf.ProgramSpec, program *ebpf.Program) (link.Link, error) {
 		return nil, nil
 	case spec.Type == ebpf.Tracing:
 		return link.AttachTracing(link.TracingOptions{Program: program})
+	case spec.Type == ebpf.Kprobe && strings.HasPrefix(spec.SectionName, "kretprobe/"):
+		return link.Kretprobe(spec.AttachTo, program, nil)
+	case spec.Type == ebpf.Kprobe:
+		return link.Kprobe(spec.AttachTo, program, nil)
 	default:
 		return nil, fmt.Errorf("cannot attach a program of type %s", spec.Type)
 	}
