@@ -13,3 +13,9 @@ package bpf
 
 // EventHdr is the first member of every event, the same in all objects.
 type EventHdr = NetnsEventHdr
+
+// Histogram is that of include/latency.h, the same in all objects.
+type Histogram = NetSoftirqHistogram
+
+// Latency is that of include/latency.h, the same in all objects.
+type Latency = NetSoftirqLatency

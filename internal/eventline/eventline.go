@@ -21,15 +21,20 @@ const (
 
 // Attributes of which the line is made, from the metadata.yaml of the receiver and, for the labels, of the processor.
 const (
+	keyCPU                = "cpu.logical_number"
 	keyDestinationAddress = "destination.address"
 	keyDestinationPort    = "destination.port"
+	keyDuration           = "event.duration"
 	keyLocation           = "event.location"
+	keyPID                = "process.pid"
 	keyReason             = "event.reason"
+	keySoftirqVector      = "softirq.vector"
 	keySourceAddress      = "source.address"
 	keySourcePort         = "source.port"
 	keyStacktrace         = "event.stacktrace"
 	keySuppressed         = "event.suppressed"
 	keyTCPState           = "tcp.state"
+	keyThreadName         = "thread.name"
 	keyTransport          = "network.transport"
 
 	keyLabelNamespace = "namespace"
@@ -46,8 +51,9 @@ const (
 // res are the attributes of the record's resource: with the labels pod and namespace, once they are known, or without.
 //
 //	type=T [pod=P namespace=N] protocol=TCP saddr=A sport=1 daddr=B dport=2 [suppressed=9] [reason=R location=f+0x1  stacktrace:f+0x1 g+0x2 | state:S] [container=C | netns=NAME]
+//	type=T cpu=0 pid=1 comm=C vector=V latency=1.234ms [suppressed=9]
 //
-// The reason, the location and the stack are those of PACKETLOSS, the state that of TCPRESET_PROCESS; two spaces precede
+// The second is that of events without a packet. The reason, the location and the stack are those of PACKETLOSS, the state that of TCPRESET_PROCESS; two spaces precede
 // stacktrace: and state:. container= or netns= tells whose network namespace it is where no pod is known.
 // A field whose attribute is missing or empty is left out, and a port with its address.
 //
@@ -71,11 +77,18 @@ func Append(dst []byte, res pcommon.Map, rec plog.LogRecord) []byte {
 	dst = appendField(dst, " protocol=", protocol(text(attrs, keyTransport)))
 	if addr := text(attrs, keySourceAddress); addr != "" {
 		dst = appendField(dst, " saddr=", addr)
-		dst = appendPort(dst, " sport=", attrs, keySourcePort)
+		dst = appendNumber(dst, " sport=", attrs, keySourcePort)
 	}
 	if addr := text(attrs, keyDestinationAddress); addr != "" {
 		dst = appendField(dst, " daddr=", addr)
-		dst = appendPort(dst, " dport=", attrs, keyDestinationPort)
+		dst = appendNumber(dst, " dport=", attrs, keyDestinationPort)
+	}
+	dst = appendNumber(dst, " cpu=", attrs, keyCPU)
+	dst = appendNumber(dst, " pid=", attrs, keyPID)
+	dst = appendField(dst, " comm=", text(attrs, keyThreadName))
+	dst = appendField(dst, " vector=", text(attrs, keySoftirqVector))
+	if v, ok := attrs.Get(keyDuration); ok {
+		dst = appendMilliseconds(append(dst, " latency="...), v.Int())
 	}
 	if v, ok := attrs.Get(keySuppressed); ok && v.Int() > 0 {
 		dst = strconv.AppendInt(append(dst, " suppressed="...), v.Int(), 10)
@@ -132,12 +145,20 @@ func appendField(dst []byte, label, value string) []byte {
 	return appendEscaped(append(dst, label...), value)
 }
 
-func appendPort(dst []byte, label string, attrs pcommon.Map, key string) []byte {
+func appendNumber(dst []byte, label string, attrs pcommon.Map, key string) []byte {
 	v, ok := attrs.Get(key)
 	if !ok {
 		return dst
 	}
 	return strconv.AppendInt(append(dst, label...), v.Int(), 10)
+}
+
+// appendMilliseconds appends nanoseconds in milliseconds with three decimals, whatever their size, so that
+// lines compare. They are rounded up, as a latency over a threshold shall not look like the threshold.
+func appendMilliseconds(dst []byte, ns int64) []byte {
+	us := (uint64(max(0, ns)) + 999) / 1000
+	dst = strconv.AppendUint(dst, us/1000, 10)
+	return append(dst, '.', byte('0'+us/100%10), byte('0'+us/10%10), byte('0'+us%10), 'm', 's')
 }
 
 func appendStack(dst []byte, label, stack string) []byte {

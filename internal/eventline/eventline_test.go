@@ -5,6 +5,7 @@ package eventline
 
 import (
 	"maps"
+	"math"
 	"net/url"
 	"strconv"
 	"strings"
@@ -43,6 +44,13 @@ func packetLoss() attrs {
 		"source.address": "10.1.0.1", "source.port": 40000, "destination.address": "10.1.0.2", "destination.port": 53,
 		"event.reason": "NO_SOCKET", "event.location": "__udp4_lib_rcv+0x5E",
 		"event.stacktrace": "sk_skb_reason_drop+0x7 __udp4_lib_rcv+0x5E ip_rcv+0x1", "event.suppressed": 0,
+	}
+}
+
+func softirq() attrs {
+	return attrs{
+		"event.name": "NETSOFTIRQ_SCHED_SLOW", "cpu.logical_number": 1, "process.pid": 4711, "thread.name": "nginx",
+		"softirq.vector": "NET_RX", "event.duration": 12_345_678, "event.suppressed": 0,
 	}
 }
 
@@ -150,6 +158,21 @@ func TestAppend(t *testing.T) {
 			"type=TCPRESET_PROCESS protocol=TCP saddr=10.1.0.1 sport=443 daddr=10.1.0.2 dport=33488 suppressed=1  state:TCP_FIN_WAIT2",
 		},
 		{"suppressed, container", attrs{"container.id": containerID}, noSock().with(attrs{"event.suppressed": 3}), noSockLine + " suppressed=3 container=0123456789ab"},
+
+		{"soft interrupt", attrs{"node": "n"}, softirq(), "type=NETSOFTIRQ_SCHED_SLOW cpu=1 pid=4711 comm=nginx vector=NET_RX latency=12.346ms"},
+		{
+			"soft interrupt on an idle CPU", nil,
+			softirq().with(attrs{"cpu.logical_number": 0, "process.pid": 0, "thread.name": "swapper/0", "event.duration": 1000}),
+			"type=NETSOFTIRQ_SCHED_SLOW cpu=0 pid=0 comm=swapper/0 vector=NET_RX latency=0.001ms",
+		},
+		{
+			"soft interrupt, suppressed", nil, softirq().with(attrs{"event.suppressed": 3, "event.duration": 1_000_000_001}),
+			"type=NETSOFTIRQ_SCHED_SLOW cpu=1 pid=4711 comm=nginx vector=NET_RX latency=1000.001ms suppressed=3",
+		},
+		{
+			"thread with a name of many words", nil, softirq().with(attrs{"thread.name": "a b=c", "event.duration": math.MaxInt64}),
+			"type=NETSOFTIRQ_SCHED_SLOW cpu=1 pid=4711 comm=a%20b%3Dc vector=NET_RX latency=9223372036854.776ms",
+		},
 
 		{"no attributes", nil, nil, "type="},
 		{"name only", attrs{"network.netns.name": "blue"}, attrs{"event.name": "TCP_RCV_RST_TW"}, "type=TCP_RCV_RST_TW netns=blue"},

@@ -65,7 +65,8 @@ type running struct {
 	resources *resources
 	budget    *budget
 	// Counters of the kernel began with it, those of the probes with their programs.
-	sinceBoot, sinceStart *metadata.MetricsBuilder
+	sinceBoot  *metadata.MetricsBuilder
+	sinceStart *probe.MetricsBuilder
 }
 
 func newAgent(set receiver.Settings, cfg *Config, forget func()) *agent {
@@ -180,7 +181,7 @@ func (a *agent) start() (_ *running, err error) {
 	}
 	build := metadata.MetricsBuilderConfig{Metrics: a.cfg.metrics(), ResourceAttributes: a.cfg.ResourceAttributes}
 	r.sinceBoot = metadata.NewMetricsBuilder(build, a.set, metadata.WithStartTime(pcommon.NewTimestampFromTime(boot)))
-	r.sinceStart = metadata.NewMetricsBuilder(build, a.set, metadata.WithStartTime(pcommon.NewTimestampFromTime(time.Now())))
+	r.sinceStart = probe.NewMetricsBuilder(build, a.set, pcommon.NewTimestampFromTime(time.Now()), a.cfg.DocumentedSpellings)
 	if err := a.firstPass(r, defs); err != nil {
 		return nil, err
 	}
@@ -225,7 +226,7 @@ func (a *agent) firstPass(r *running, defs []probe.Definition) error {
 func (a *agent) definitions() []probe.Definition {
 	var defs []probe.Definition
 	for _, d := range a.all {
-		if _, wanted := a.cfg.probe(d.Name); wanted {
+		if _, wanted := a.cfg.probe(d); wanted {
 			defs = append(defs, d)
 		}
 	}
@@ -238,6 +239,7 @@ func (a *agent) openKernel(defs []probe.Definition) (*kernel.Kernel, error) {
 		for _, e := range d.Enums {
 			query.Enums = append(query.Enums, e.Name)
 		}
+		query.Prefixes = append(query.Prefixes, d.Constants...)
 	}
 	k, err := kernel.Open(a.cfg.RootPath, query)
 	switch {
@@ -298,7 +300,7 @@ func (a *agent) openSource(r *running, k *kernel.Kernel, defs []probe.Definition
 
 // demanded tells whether the user asked for a probe by name.
 func (a *agent) demanded(d probe.Definition) bool {
-	cfg, wanted := a.cfg.probe(d.Name)
+	cfg, wanted := a.cfg.probe(d)
 	return wanted && cfg.Enabled != nil
 }
 
@@ -367,7 +369,7 @@ func (a *agent) startProbes(r *running, k *kernel.Kernel, defs []probe.Definitio
 		if d.Spec == nil {
 			continue
 		}
-		cfg, _ := a.cfg.probe(d.Name)
+		cfg, _ := a.cfg.probe(d)
 		hooks, err := r.runner.Start(d, cfg)
 		r.telemetry.setProbe(d.Name, hooks)
 		if err != nil && a.demanded(d) {
@@ -454,8 +456,8 @@ func (r *running) recordRow(row *netns.Row, snapshots []probe.Snapshot, node []p
 			s.RecordHost(r.sinceBoot, now)
 		}
 	}
-	resource := metadata.WithResource(r.resources.of(ns))
-	r.sinceBoot.EmitForResource(resource)
+	resource := r.resources.of(ns)
+	r.sinceBoot.EmitForResource(metadata.WithResource(resource))
 	r.sinceStart.EmitForResource(resource)
 }
 
@@ -470,8 +472,8 @@ func (r *running) recordNode(snapshots []probe.Snapshot, node []probe.NodeSnapsh
 	for _, s := range node {
 		s.RecordNode(r.sinceBoot, now)
 	}
-	resource := metadata.WithResource(r.resources.of(netns.Namespace{}))
-	r.sinceBoot.EmitForResource(resource)
+	resource := r.resources.of(netns.Namespace{})
+	r.sinceBoot.EmitForResource(metadata.WithResource(resource))
 	r.sinceStart.EmitForResource(resource)
 }
 

@@ -61,7 +61,7 @@ func namespacesOf(metrics pmetric.Metrics) map[uint64]bool {
 
 // apply brings metrics, which hold a whole pass, below the limit.
 func (b *budget) apply(metrics pmetric.Metrics) spent {
-	total := metrics.DataPointCount()
+	total := seriesCount(metrics)
 	if b.max == 0 || total <= b.max/2 {
 		// Far from the limit: what it would take to know what is idle is not worth it.
 		b.sums, b.served, b.folded = nil, namespacesOf(metrics), nil
@@ -72,6 +72,7 @@ func (b *budget) apply(metrics pmetric.Metrics) spent {
 		sums[ns] += dp.IntValue()
 		counts[ns]++
 	})
+	eachHistogram(metrics, func(dp pmetric.HistogramDataPoint) { counts[0] += seriesOfHistogram(dp) })
 	var s spent
 	if total > b.max {
 		s.zeros = b.dropZeros(metrics, sums, counts)
@@ -84,7 +85,7 @@ func (b *budget) apply(metrics pmetric.Metrics) spent {
 		s.folded = b.fold(metrics, b.choose(counts))
 	}
 	b.served = namespacesOf(metrics)
-	s.served = int64(metrics.DataPointCount())
+	s.served = int64(seriesCount(metrics))
 	return s
 }
 
@@ -224,6 +225,35 @@ func seriesID(m pmetric.Metric, dp pmetric.NumberDataPoint) string {
 	return b.String()
 }
 
+// seriesOfHistogram returns how many series a histogram is on the Prometheus endpoint: its buckets, _sum and _count.
+func seriesOfHistogram(dp pmetric.HistogramDataPoint) int { return dp.BucketCounts().Len() + 2 }
+
+// seriesCount returns the number of series of a pass.
+func seriesCount(metrics pmetric.Metrics) int {
+	n := metrics.DataPointCount()
+	eachHistogram(metrics, func(dp pmetric.HistogramDataPoint) { n += seriesOfHistogram(dp) - 1 })
+	return n
+}
+
+// eachHistogram visits the data points of histograms. They are facts of the node, so neither left out nor folded.
+func eachHistogram(metrics pmetric.Metrics, visit func(pmetric.HistogramDataPoint)) {
+	for _, rm := range metrics.ResourceMetrics().All() {
+		if namespaceOf(rm.Resource()) != 0 {
+			continue
+		}
+		for _, sm := range rm.ScopeMetrics().All() {
+			for _, m := range sm.Metrics().All() {
+				if m.Type() != pmetric.MetricTypeHistogram {
+					continue
+				}
+				for _, dp := range m.Histogram().DataPoints().All() {
+					visit(dp)
+				}
+			}
+		}
+	}
+}
+
 func eachPoint(metrics pmetric.Metrics, visit func(uint64, pmetric.Metric, pmetric.NumberDataPoint)) {
 	for _, rm := range metrics.ResourceMetrics().All() {
 		ns := namespaceOf(rm.Resource())
@@ -237,9 +267,13 @@ func eachPoint(metrics pmetric.Metrics, visit func(uint64, pmetric.Metric, pmetr
 	}
 }
 
+// pointsOf returns the data points of a counter or a gauge, none of others.
 func pointsOf(m pmetric.Metric) pmetric.NumberDataPointSlice {
-	if m.Type() == pmetric.MetricTypeGauge {
+	switch m.Type() {
+	case pmetric.MetricTypeGauge:
 		return m.Gauge().DataPoints()
+	case pmetric.MetricTypeSum:
+		return m.Sum().DataPoints()
 	}
-	return m.Sum().DataPoints()
+	return pmetric.NewNumberDataPointSlice()
 }

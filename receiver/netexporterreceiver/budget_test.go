@@ -14,6 +14,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/netexporter/netexporter/internal/nettest"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/probe"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/probes"
 )
 
 // passOf makes the metrics of a pass: two counters and a gauge a namespace, whose cookies are the keys.
@@ -121,7 +123,7 @@ func TestMaxSeries(t *testing.T) {
 	assert.Positive(t, state["/zero_left_out"])
 }
 
-// The switch turns off exactly the names that metadata.yaml calls a documented spelling.
+// The switch turns off exactly the names that metadata.yaml, or a histogram, calls a documented spelling.
 func TestDocumentedSpellings(t *testing.T) {
 	raw, err := os.ReadFile("metadata.yaml")
 	require.NoError(t, err)
@@ -131,20 +133,39 @@ func TestDocumentedSpellings(t *testing.T) {
 		} `yaml:"metrics"`
 	}
 	require.NoError(t, yaml.Unmarshal(raw, &doc))
-	r := start(t, func(c *Config) { c.DocumentedSpellings = false })
-	p := nettest.New(t)
-	p.UDPToClosedPort(t, nettest.IPv4, 1, true)
-	p.B.Hold(t)
-	got := r.pass(t)[p.B.Inode]
+	canonical := map[string]string{} // by the documented name
 	for name, m := range doc.Metrics {
-		if !strings.HasPrefix(name, "inspector_pod_") {
-			continue
+		if _, well, misspelt := strings.Cut(m.Description, "documented spelling of "); misspelt {
+			canonical[name] = strings.TrimSuffix(well, ").")
 		}
-		_, canonical, misspelt := strings.Cut(m.Description, "documented spelling of ")
-		if !misspelt {
-			continue
+	}
+	for _, h := range probes.NetSoftirq().Histograms {
+		if h.Documented != "" {
+			canonical[h.Documented] = h.Name
 		}
-		assert.NotContains(t, got, name)
-		assert.Contains(t, got, strings.TrimSuffix(canonical, ")."))
+	}
+	require.Len(t, canonical, 7)
+
+	p := nettest.New(t)
+	p.B.Hold(t)
+	for _, documented := range []bool{false, true} {
+		r := start(t, func(c *Config) {
+			c.DocumentedSpellings = documented
+			c.Probes = map[string]probe.Config{"net_softirq": probe.DefaultConfig()}
+		})
+		metrics, err := r.agent.collect(t.Context())
+		require.NoError(t, err)
+		served := map[string]bool{}
+		for _, rm := range metrics.ResourceMetrics().All() {
+			for _, sm := range rm.ScopeMetrics().All() {
+				for _, m := range sm.Metrics().All() {
+					served[m.Name()] = true
+				}
+			}
+		}
+		for misspelt, well := range canonical {
+			assert.True(t, served[well], well)
+			assert.Equal(t, documented, served[misspelt], misspelt)
+		}
 	}
 }

@@ -28,7 +28,8 @@ type Config struct {
 
 	// RootPath is where the root directory of the host is mounted; "/" on the host itself.
 	RootPath string `mapstructure:"root_path"`
-	// DefaultProbes tells whether the probes that are not listed in Probes run, too.
+	// DefaultProbes tells whether the probes that are not listed in Probes run, too, but for those that
+	// run only if they are listed.
 	DefaultProbes bool `mapstructure:"default_probes"`
 	// Probes are the settings of the probes by name.
 	Probes map[string]probe.Config `mapstructure:"probes"`
@@ -109,7 +110,10 @@ func (c *Config) Validate() error {
 		if err := cfg.Validate(); err != nil {
 			errs = append(errs, fmt.Errorf("probes::%s::%w", name, err))
 		}
-		if cfg.BenignReasons != nil && d.Tune == nil {
+		if cfg.Threshold != nil && d.Threshold == 0 {
+			errs = append(errs, fmt.Errorf("probes::%s::threshold: the probe measures no latency", name))
+		}
+		if cfg.BenignReasons != nil && (d.Tune == nil || d.Enums == nil) {
 			errs = append(errs, fmt.Errorf("probes::%s::benign_reasons: the probe has no reasons to choose from", name))
 		}
 	}
@@ -117,15 +121,15 @@ func (c *Config) Validate() error {
 }
 
 // probe returns the settings of a probe, and whether it shall run.
-func (c *Config) probe(name string) (cfg probe.Config, wanted bool) {
-	cfg, listed := c.Probes[name]
+func (c *Config) probe(d probe.Definition) (cfg probe.Config, wanted bool) {
+	cfg, listed := c.Probes[d.Name]
 	if !listed {
-		return probe.DefaultConfig(), c.DefaultProbes
+		return probe.DefaultConfig(), c.DefaultProbes && !d.OptIn
 	}
 	return cfg, cfg.Enabled == nil || *cfg.Enabled
 }
 
-// metrics returns which metrics are served.
+// metrics returns which metrics of metadata.yaml are served.
 func (c *Config) metrics() metadata.MetricsConfig {
 	m := c.Metrics
 	if c.DocumentedSpellings {
@@ -134,6 +138,7 @@ func (c *Config) metrics() metadata.MetricsConfig {
 	for _, enabled := range []*bool{
 		&m.InspectorPodAbnormalalloss.Enabled,
 		&m.InspectorPodIoiowritebyres.Enabled,
+		&m.InspectorPodNetSoftirqExcuteslow100ms.Enabled,
 		&m.InspectorPodTcpactiveopenes.Enabled,
 		&m.InspectorPodTcppassiveopenes.Enabled,
 		&m.InspectorPodTotalloss.Enabled,

@@ -92,7 +92,7 @@ func TestSelfTelemetry(t *testing.T) {
 			assert.EqualValues(t, 1, up, name)
 		}
 	}
-	assert.Len(t, r.self(t, "otelcol_netexporter.probe.up", "probe"), len(r.agent.all)+1, "the probes and the pass itself")
+	assert.Len(t, r.self(t, "otelcol_netexporter.probe.up", "probe"), len(r.agent.definitions())+1, "the probes and the pass itself")
 	hooks := map[string]string{}
 	for id, runs := range r.self(t, "otelcol_netexporter.probe.hook", "probe", "hook", "variant") {
 		parts := strings.Split(id, "/")

@@ -78,6 +78,8 @@ func (fixedNames) Names(enum string, _ ...string) map[uint32]string {
 	}[enum]
 }
 
+func (fixedNames) Value(string) (uint64, bool) { return 0, false }
+
 func (fixedNames) Append(dst []byte, addr uint64) []byte {
 	if addr == 1 {
 		return append(dst, "__udp4_lib_rcv+0x4BC"...)
@@ -115,7 +117,7 @@ func newFixed(t *testing.T) *running {
 	require.NoError(t, err)
 	set := receivertest.NewNopSettings(metadata.Type)
 	r.sinceBoot = metadata.NewMetricsBuilder(metadata.NewDefaultMetricsBuilderConfig(), set)
-	r.sinceStart = metadata.NewMetricsBuilder(metadata.NewDefaultMetricsBuilderConfig(), set)
+	r.sinceStart = probe.NewMetricsBuilder(metadata.NewDefaultMetricsBuilderConfig(), set, 1, true)
 	r.rows, err = r.inventory.Pass(nil)
 	require.NoError(t, err)
 	return r
@@ -199,10 +201,19 @@ func TestGoldenLogs(t *testing.T) {
 	}
 	send(probes.TCPReset(), resets...)
 
+	node := header(0, 0, 0, 0, 4)
+	node.Cpu = 3
+	softirq := bpf.NetSoftirqEvent{Hdr: node, Type: 1, Vector: 1}
+	softirq.Latency = bpf.Latency{Ns: 12_345_678, Pid: 4711, Comm: [16]int8{'n', 'g', 'i', 'n', 'x'}}
+	softirq2 := softirq
+	softirq2.Type, softirq2.Vector, softirq2.Hdr.Suppressed = 2, 0, 5
+	send(probes.NetSoftirq(), record(softirq), record(softirq2))
+
 	file := filepath.Join("testdata", "logs.yaml")
-	require.Len(t, sink.AllLogs(), 2)
 	got := sink.AllLogs()[0]
-	sink.AllLogs()[1].ResourceLogs().MoveAndAppendTo(got.ResourceLogs())
+	for _, logs := range sink.AllLogs()[1:] {
+		logs.ResourceLogs().MoveAndAppendTo(got.ResourceLogs())
+	}
 	for _, rl := range got.ResourceLogs().All() {
 		var last uint64
 		for _, rec := range rl.ScopeLogs().At(0).LogRecords().All() {

@@ -82,7 +82,7 @@ func startAs(t testing.TB, change func(*Config), prepare func(*agent)) (*rig, er
 }
 
 // series are the values of one namespace by metric name; those with attributes by "name{value,...}",
-// the attributes' values in order of their keys.
+// the attributes' values in order of their keys. A histogram has its number of values as "name_count".
 type series map[string]int64
 
 // pass runs a collection pass and returns the series of each namespace by its inode, 0 for the node.
@@ -105,6 +105,11 @@ func byNamespace(metrics pmetric.Metrics) map[uint64]series {
 				for _, dp := range pointsOf(m).All() {
 					all[inode][m.Name()+labels(dp.Attributes())] = dp.IntValue()
 				}
+				if m.Type() == pmetric.MetricTypeHistogram {
+					for _, dp := range m.Histogram().DataPoints().All() {
+						all[inode][m.Name()+"_count"+labels(dp.Attributes())] = int64(dp.Count())
+					}
+				}
 			}
 		}
 	}
@@ -113,7 +118,7 @@ func byNamespace(metrics pmetric.Metrics) map[uint64]series {
 
 func labels(attrs pcommon.Map) string {
 	s := ""
-	for _, key := range []string{"type", "reason"} {
+	for _, key := range []string{"type", "reason", "vector"} {
 		if v, ok := attrs.Get(key); ok {
 			s += "," + v.Str()
 		}

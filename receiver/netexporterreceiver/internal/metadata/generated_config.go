@@ -509,6 +509,150 @@ func (ms *InspectorPodIoiowritesyscallMetricConfig) Unmarshal(parser *confmap.Co
 	return nil
 }
 
+// InspectorPodNetSoftirqExcuteslow100msMetricAttributeKey specifies the key of an attribute for the inspector_pod_net_softirq_excuteslow100ms metric.
+type InspectorPodNetSoftirqExcuteslow100msMetricAttributeKey string
+
+const (
+	InspectorPodNetSoftirqExcuteslow100msMetricAttributeKeySoftirqVector InspectorPodNetSoftirqExcuteslow100msMetricAttributeKey = "vector"
+)
+
+// InspectorPodNetSoftirqExcuteslow100msMetricConfig provides config for the inspector_pod_net_softirq_excuteslow100ms metric.
+type InspectorPodNetSoftirqExcuteslow100msMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+
+	AggregationStrategy string                                                    `mapstructure:"aggregation_strategy"`
+	EnabledAttributes   []InspectorPodNetSoftirqExcuteslow100msMetricAttributeKey `mapstructure:"attributes"`
+}
+
+func (ms *InspectorPodNetSoftirqExcuteslow100msMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+func (ms *InspectorPodNetSoftirqExcuteslow100msMetricConfig) Validate() error {
+	for _, val := range ms.EnabledAttributes {
+		switch val {
+		case InspectorPodNetSoftirqExcuteslow100msMetricAttributeKeySoftirqVector:
+		default:
+			return fmt.Errorf("metric inspector_pod_net_softirq_excuteslow100ms doesn't have an attribute %v, valid attributes: [vector]", val)
+		}
+	}
+
+	switch ms.AggregationStrategy {
+	case AggregationStrategySum, AggregationStrategyAvg, AggregationStrategyMin, AggregationStrategyMax:
+	default:
+		return fmt.Errorf("invalid aggregation strategy %q, valid strategies: [%s, %s, %s, %s]", ms.AggregationStrategy, AggregationStrategySum, AggregationStrategyAvg, AggregationStrategyMin, AggregationStrategyMax)
+	}
+
+	return nil
+}
+
+// InspectorPodNetSoftirqExecuteslow100msMetricAttributeKey specifies the key of an attribute for the inspector_pod_net_softirq_executeslow100ms metric.
+type InspectorPodNetSoftirqExecuteslow100msMetricAttributeKey string
+
+const (
+	InspectorPodNetSoftirqExecuteslow100msMetricAttributeKeySoftirqVector InspectorPodNetSoftirqExecuteslow100msMetricAttributeKey = "vector"
+)
+
+// InspectorPodNetSoftirqExecuteslow100msMetricConfig provides config for the inspector_pod_net_softirq_executeslow100ms metric.
+type InspectorPodNetSoftirqExecuteslow100msMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+
+	AggregationStrategy string                                                     `mapstructure:"aggregation_strategy"`
+	EnabledAttributes   []InspectorPodNetSoftirqExecuteslow100msMetricAttributeKey `mapstructure:"attributes"`
+}
+
+func (ms *InspectorPodNetSoftirqExecuteslow100msMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+func (ms *InspectorPodNetSoftirqExecuteslow100msMetricConfig) Validate() error {
+	for _, val := range ms.EnabledAttributes {
+		switch val {
+		case InspectorPodNetSoftirqExecuteslow100msMetricAttributeKeySoftirqVector:
+		default:
+			return fmt.Errorf("metric inspector_pod_net_softirq_executeslow100ms doesn't have an attribute %v, valid attributes: [vector]", val)
+		}
+	}
+
+	switch ms.AggregationStrategy {
+	case AggregationStrategySum, AggregationStrategyAvg, AggregationStrategyMin, AggregationStrategyMax:
+	default:
+		return fmt.Errorf("invalid aggregation strategy %q, valid strategies: [%s, %s, %s, %s]", ms.AggregationStrategy, AggregationStrategySum, AggregationStrategyAvg, AggregationStrategyMin, AggregationStrategyMax)
+	}
+
+	return nil
+}
+
+// InspectorPodNetSoftirqSchedslow100msMetricAttributeKey specifies the key of an attribute for the inspector_pod_net_softirq_schedslow100ms metric.
+type InspectorPodNetSoftirqSchedslow100msMetricAttributeKey string
+
+const (
+	InspectorPodNetSoftirqSchedslow100msMetricAttributeKeySoftirqVector InspectorPodNetSoftirqSchedslow100msMetricAttributeKey = "vector"
+)
+
+// InspectorPodNetSoftirqSchedslow100msMetricConfig provides config for the inspector_pod_net_softirq_schedslow100ms metric.
+type InspectorPodNetSoftirqSchedslow100msMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+
+	AggregationStrategy string                                                   `mapstructure:"aggregation_strategy"`
+	EnabledAttributes   []InspectorPodNetSoftirqSchedslow100msMetricAttributeKey `mapstructure:"attributes"`
+}
+
+func (ms *InspectorPodNetSoftirqSchedslow100msMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+func (ms *InspectorPodNetSoftirqSchedslow100msMetricConfig) Validate() error {
+	for _, val := range ms.EnabledAttributes {
+		switch val {
+		case InspectorPodNetSoftirqSchedslow100msMetricAttributeKeySoftirqVector:
+		default:
+			return fmt.Errorf("metric inspector_pod_net_softirq_schedslow100ms doesn't have an attribute %v, valid attributes: [vector]", val)
+		}
+	}
+
+	switch ms.AggregationStrategy {
+	case AggregationStrategySum, AggregationStrategyAvg, AggregationStrategyMin, AggregationStrategyMax:
+	default:
+		return fmt.Errorf("invalid aggregation strategy %q, valid strategies: [%s, %s, %s, %s]", ms.AggregationStrategy, AggregationStrategySum, AggregationStrategyAvg, AggregationStrategyMin, AggregationStrategyMax)
+	}
+
+	return nil
+}
+
 // InspectorPodNetdevrxbytesMetricConfig provides config for the inspector_pod_netdevrxbytes metric.
 type InspectorPodNetdevrxbytesMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -1793,6 +1937,9 @@ type MetricsConfig struct {
 	InspectorPodIoiowritebyres               InspectorPodIoiowritebyresMetricConfig               `mapstructure:"inspector_pod_ioiowritebyres"`
 	InspectorPodIoiowritebytes               InspectorPodIoiowritebytesMetricConfig               `mapstructure:"inspector_pod_ioiowritebytes"`
 	InspectorPodIoiowritesyscall             InspectorPodIoiowritesyscallMetricConfig             `mapstructure:"inspector_pod_ioiowritesyscall"`
+	InspectorPodNetSoftirqExcuteslow100ms    InspectorPodNetSoftirqExcuteslow100msMetricConfig    `mapstructure:"inspector_pod_net_softirq_excuteslow100ms"`
+	InspectorPodNetSoftirqExecuteslow100ms   InspectorPodNetSoftirqExecuteslow100msMetricConfig   `mapstructure:"inspector_pod_net_softirq_executeslow100ms"`
+	InspectorPodNetSoftirqSchedslow100ms     InspectorPodNetSoftirqSchedslow100msMetricConfig     `mapstructure:"inspector_pod_net_softirq_schedslow100ms"`
 	InspectorPodNetdevrxbytes                InspectorPodNetdevrxbytesMetricConfig                `mapstructure:"inspector_pod_netdevrxbytes"`
 	InspectorPodNetdevrxdropped              InspectorPodNetdevrxdroppedMetricConfig              `mapstructure:"inspector_pod_netdevrxdropped"`
 	InspectorPodNetdevrxerrors               InspectorPodNetdevrxerrorsMetricConfig               `mapstructure:"inspector_pod_netdevrxerrors"`
@@ -1931,6 +2078,21 @@ func DefaultMetricsConfig() MetricsConfig {
 		},
 		InspectorPodIoiowritesyscall: InspectorPodIoiowritesyscallMetricConfig{
 			Enabled: true,
+		},
+		InspectorPodNetSoftirqExcuteslow100ms: InspectorPodNetSoftirqExcuteslow100msMetricConfig{
+			Enabled:             true,
+			AggregationStrategy: AggregationStrategySum,
+			EnabledAttributes:   []InspectorPodNetSoftirqExcuteslow100msMetricAttributeKey{InspectorPodNetSoftirqExcuteslow100msMetricAttributeKeySoftirqVector},
+		},
+		InspectorPodNetSoftirqExecuteslow100ms: InspectorPodNetSoftirqExecuteslow100msMetricConfig{
+			Enabled:             true,
+			AggregationStrategy: AggregationStrategySum,
+			EnabledAttributes:   []InspectorPodNetSoftirqExecuteslow100msMetricAttributeKey{InspectorPodNetSoftirqExecuteslow100msMetricAttributeKeySoftirqVector},
+		},
+		InspectorPodNetSoftirqSchedslow100ms: InspectorPodNetSoftirqSchedslow100msMetricConfig{
+			Enabled:             true,
+			AggregationStrategy: AggregationStrategySum,
+			EnabledAttributes:   []InspectorPodNetSoftirqSchedslow100msMetricAttributeKey{InspectorPodNetSoftirqSchedslow100msMetricAttributeKeySoftirqVector},
 		},
 		InspectorPodNetdevrxbytes: InspectorPodNetdevrxbytesMetricConfig{
 			Enabled: true,
@@ -2140,17 +2302,25 @@ func (ec *EventConfig) Unmarshal(parser *confmap.Conf) error {
 
 // EventsConfig provides config for netexporter events.
 type EventsConfig struct {
-	PACKETLOSS      EventConfig `mapstructure:"PACKETLOSS"`
-	TCPRESETACTIVE  EventConfig `mapstructure:"TCPRESET_ACTIVE"`
-	TCPRESETNOSOCK  EventConfig `mapstructure:"TCPRESET_NOSOCK"`
-	TCPRESETPROCESS EventConfig `mapstructure:"TCPRESET_PROCESS"`
-	TCPRCVRSTESTAB  EventConfig `mapstructure:"TCP_RCV_RST_ESTAB"`
-	TCPRCVRSTSYN    EventConfig `mapstructure:"TCP_RCV_RST_SYN"`
-	TCPRCVRSTTW     EventConfig `mapstructure:"TCP_RCV_RST_TW"`
+	NETSOFTIRQEXECUTESLOW EventConfig `mapstructure:"NETSOFTIRQ_EXECUTE_SLOW"`
+	NETSOFTIRQSCHEDSLOW   EventConfig `mapstructure:"NETSOFTIRQ_SCHED_SLOW"`
+	PACKETLOSS            EventConfig `mapstructure:"PACKETLOSS"`
+	TCPRESETACTIVE        EventConfig `mapstructure:"TCPRESET_ACTIVE"`
+	TCPRESETNOSOCK        EventConfig `mapstructure:"TCPRESET_NOSOCK"`
+	TCPRESETPROCESS       EventConfig `mapstructure:"TCPRESET_PROCESS"`
+	TCPRCVRSTESTAB        EventConfig `mapstructure:"TCP_RCV_RST_ESTAB"`
+	TCPRCVRSTSYN          EventConfig `mapstructure:"TCP_RCV_RST_SYN"`
+	TCPRCVRSTTW           EventConfig `mapstructure:"TCP_RCV_RST_TW"`
 }
 
 func DefaultEventsConfig() EventsConfig {
 	return EventsConfig{
+		NETSOFTIRQEXECUTESLOW: EventConfig{
+			Enabled: true,
+		},
+		NETSOFTIRQSCHEDSLOW: EventConfig{
+			Enabled: true,
+		},
 		PACKETLOSS: EventConfig{
 			Enabled: true,
 		},

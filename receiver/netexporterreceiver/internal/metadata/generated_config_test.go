@@ -101,6 +101,21 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					InspectorPodIoiowritesyscall: InspectorPodIoiowritesyscallMetricConfig{
 						Enabled: true,
 					},
+					InspectorPodNetSoftirqExcuteslow100ms: InspectorPodNetSoftirqExcuteslow100msMetricConfig{
+						Enabled:             true,
+						AggregationStrategy: AggregationStrategySum,
+						EnabledAttributes:   []InspectorPodNetSoftirqExcuteslow100msMetricAttributeKey{InspectorPodNetSoftirqExcuteslow100msMetricAttributeKeySoftirqVector},
+					},
+					InspectorPodNetSoftirqExecuteslow100ms: InspectorPodNetSoftirqExecuteslow100msMetricConfig{
+						Enabled:             true,
+						AggregationStrategy: AggregationStrategySum,
+						EnabledAttributes:   []InspectorPodNetSoftirqExecuteslow100msMetricAttributeKey{InspectorPodNetSoftirqExecuteslow100msMetricAttributeKeySoftirqVector},
+					},
+					InspectorPodNetSoftirqSchedslow100ms: InspectorPodNetSoftirqSchedslow100msMetricConfig{
+						Enabled:             true,
+						AggregationStrategy: AggregationStrategySum,
+						EnabledAttributes:   []InspectorPodNetSoftirqSchedslow100msMetricAttributeKey{InspectorPodNetSoftirqSchedslow100msMetricAttributeKeySoftirqVector},
+					},
 					InspectorPodNetdevrxbytes: InspectorPodNetdevrxbytesMetricConfig{
 						Enabled: true,
 					},
@@ -377,6 +392,21 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					InspectorPodIoiowritesyscall: InspectorPodIoiowritesyscallMetricConfig{
 						Enabled: false,
 					},
+					InspectorPodNetSoftirqExcuteslow100ms: InspectorPodNetSoftirqExcuteslow100msMetricConfig{
+						Enabled:             false,
+						AggregationStrategy: AggregationStrategySum,
+						EnabledAttributes:   []InspectorPodNetSoftirqExcuteslow100msMetricAttributeKey{InspectorPodNetSoftirqExcuteslow100msMetricAttributeKeySoftirqVector},
+					},
+					InspectorPodNetSoftirqExecuteslow100ms: InspectorPodNetSoftirqExecuteslow100msMetricConfig{
+						Enabled:             false,
+						AggregationStrategy: AggregationStrategySum,
+						EnabledAttributes:   []InspectorPodNetSoftirqExecuteslow100msMetricAttributeKey{InspectorPodNetSoftirqExecuteslow100msMetricAttributeKeySoftirqVector},
+					},
+					InspectorPodNetSoftirqSchedslow100ms: InspectorPodNetSoftirqSchedslow100msMetricConfig{
+						Enabled:             false,
+						AggregationStrategy: AggregationStrategySum,
+						EnabledAttributes:   []InspectorPodNetSoftirqSchedslow100msMetricAttributeKey{InspectorPodNetSoftirqSchedslow100msMetricAttributeKeySoftirqVector},
+					},
 					InspectorPodNetdevrxbytes: InspectorPodNetdevrxbytesMetricConfig{
 						Enabled: false,
 					},
@@ -578,10 +608,46 @@ func TestMetricsBuilderConfig(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := loadMetricsBuilderConfig(t, tt.name)
-			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(InspectorNodeSlabtcpslabobjactiveMetricConfig{}, InspectorNodeSlabtcpslabobjnumMetricConfig{}, InspectorNodeSlabtcpslabobjperslabMetricConfig{}, InspectorNodeSlabtcpslabobjsizeMetricConfig{}, InspectorNodeSlabtcpslabpagesperslabMetricConfig{}, InspectorNodeSoftnetdroppedMetricConfig{}, InspectorNodeSoftnetprocessedMetricConfig{}, InspectorNodeSoftnettimesqueezeMetricConfig{}, InspectorPodAbnormalallossMetricConfig{}, InspectorPodConntrackdropMetricConfig{}, InspectorPodConntrackearlydropMetricConfig{}, InspectorPodConntrackentriesMetricConfig{}, InspectorPodConntrackfoundMetricConfig{}, InspectorPodConntrackignoreMetricConfig{}, InspectorPodConntrackinsertMetricConfig{}, InspectorPodConntrackinsertfailedMetricConfig{}, InspectorPodConntrackinvalidMetricConfig{}, InspectorPodConntracksearchrestartMetricConfig{}, InspectorPodFdopenfdMetricConfig{}, InspectorPodFdopensocketMetricConfig{}, InspectorPodIoioreadbytesMetricConfig{}, InspectorPodIoioreadsyscallMetricConfig{}, InspectorPodIoiowritebyresMetricConfig{}, InspectorPodIoiowritebytesMetricConfig{}, InspectorPodIoiowritesyscallMetricConfig{}, InspectorPodNetdevrxbytesMetricConfig{}, InspectorPodNetdevrxdroppedMetricConfig{}, InspectorPodNetdevrxerrorsMetricConfig{}, InspectorPodNetdevrxpacketsMetricConfig{}, InspectorPodNetdevtxbytesMetricConfig{}, InspectorPodNetdevtxdroppedMetricConfig{}, InspectorPodNetdevtxerrorsMetricConfig{}, InspectorPodNetdevtxpacketsMetricConfig{}, InspectorPodPacketlossAbnormalMetricConfig{}, InspectorPodPacketlossByReasonMetricConfig{}, InspectorPodPacketlossTotalMetricConfig{}, InspectorPodSlabtcpslabobjactiveMetricConfig{}, InspectorPodSlabtcpslabobjnumMetricConfig{}, InspectorPodSlabtcpslabobjperslabMetricConfig{}, InspectorPodSlabtcpslabobjsizeMetricConfig{}, InspectorPodSlabtcpslabpagesperslabMetricConfig{}, InspectorPodSoftnetdroppedMetricConfig{}, InspectorPodSoftnetprocessedMetricConfig{}, InspectorPodSoftnettimesqueezeMetricConfig{}, InspectorPodTcpactiveopenesMetricConfig{}, InspectorPodTcpactiveopensMetricConfig{}, InspectorPodTcpcurrestabMetricConfig{}, InspectorPodTcpestabresetsMetricConfig{}, InspectorPodTcpextlistendropsMetricConfig{}, InspectorPodTcpextlistenoverflowsMetricConfig{}, InspectorPodTcpextpawsestabrejectedMetricConfig{}, InspectorPodTcpexttcpabortoncloseMetricConfig{}, InspectorPodTcpexttcpabortondataMetricConfig{}, InspectorPodTcpexttcpabortonlingerMetricConfig{}, InspectorPodTcpexttcpabortonmemoryMetricConfig{}, InspectorPodTcpexttcpabortontimeoutMetricConfig{}, InspectorPodTcpexttcpackskippedchallengeMetricConfig{}, InspectorPodTcpexttcpackskippedfinwait2MetricConfig{}, InspectorPodTcpexttcpackskippedpawsMetricConfig{}, InspectorPodTcpexttcpackskippedseqMetricConfig{}, InspectorPodTcpexttcpackskippedsynrecvMetricConfig{}, InspectorPodTcpexttcpackskippedtimewaitMetricConfig{}, InspectorPodTcpexttcpfastretransMetricConfig{}, InspectorPodTcpexttcprcvqdropMetricConfig{}, InspectorPodTcpexttcpretransfailMetricConfig{}, InspectorPodTcpexttcpsynretransMetricConfig{}, InspectorPodTcpexttcptimeoutsMetricConfig{}, InspectorPodTcpoutrstsMetricConfig{}, InspectorPodTcppassiveopenesMetricConfig{}, InspectorPodTcppassiveopensMetricConfig{}, InspectorPodTcpresetMetricConfig{}, InspectorPodTcpretranssegsMetricConfig{}, InspectorPodTcpsummarytcpestablishedconnMetricConfig{}, InspectorPodTcpsummarytcprxqueueMetricConfig{}, InspectorPodTcpsummarytcptimewaitconnMetricConfig{}, InspectorPodTcpsummarytcptxqueueMetricConfig{}, InspectorPodTotallossMetricConfig{}, InspectorPodUdpignoredmultiMetricConfig{}, InspectorPodUdpincsumerrorsMetricConfig{}, InspectorPodUdpindatagramsMetricConfig{}, InspectorPodUdpinerrorsMetricConfig{}, InspectorPodUdpnoportsMetricConfig{}, InspectorPodUdpoutdatagramsMetricConfig{}, InspectorPodUdprcvbuferrorsMetricConfig{}, InspectorPodUdpsndbuferrorsMetricConfig{}, ResourceAttributeConfig{}))
+			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(InspectorNodeSlabtcpslabobjactiveMetricConfig{}, InspectorNodeSlabtcpslabobjnumMetricConfig{}, InspectorNodeSlabtcpslabobjperslabMetricConfig{}, InspectorNodeSlabtcpslabobjsizeMetricConfig{}, InspectorNodeSlabtcpslabpagesperslabMetricConfig{}, InspectorNodeSoftnetdroppedMetricConfig{}, InspectorNodeSoftnetprocessedMetricConfig{}, InspectorNodeSoftnettimesqueezeMetricConfig{}, InspectorPodAbnormalallossMetricConfig{}, InspectorPodConntrackdropMetricConfig{}, InspectorPodConntrackearlydropMetricConfig{}, InspectorPodConntrackentriesMetricConfig{}, InspectorPodConntrackfoundMetricConfig{}, InspectorPodConntrackignoreMetricConfig{}, InspectorPodConntrackinsertMetricConfig{}, InspectorPodConntrackinsertfailedMetricConfig{}, InspectorPodConntrackinvalidMetricConfig{}, InspectorPodConntracksearchrestartMetricConfig{}, InspectorPodFdopenfdMetricConfig{}, InspectorPodFdopensocketMetricConfig{}, InspectorPodIoioreadbytesMetricConfig{}, InspectorPodIoioreadsyscallMetricConfig{}, InspectorPodIoiowritebyresMetricConfig{}, InspectorPodIoiowritebytesMetricConfig{}, InspectorPodIoiowritesyscallMetricConfig{}, InspectorPodNetSoftirqExcuteslow100msMetricConfig{}, InspectorPodNetSoftirqExecuteslow100msMetricConfig{}, InspectorPodNetSoftirqSchedslow100msMetricConfig{}, InspectorPodNetdevrxbytesMetricConfig{}, InspectorPodNetdevrxdroppedMetricConfig{}, InspectorPodNetdevrxerrorsMetricConfig{}, InspectorPodNetdevrxpacketsMetricConfig{}, InspectorPodNetdevtxbytesMetricConfig{}, InspectorPodNetdevtxdroppedMetricConfig{}, InspectorPodNetdevtxerrorsMetricConfig{}, InspectorPodNetdevtxpacketsMetricConfig{}, InspectorPodPacketlossAbnormalMetricConfig{}, InspectorPodPacketlossByReasonMetricConfig{}, InspectorPodPacketlossTotalMetricConfig{}, InspectorPodSlabtcpslabobjactiveMetricConfig{}, InspectorPodSlabtcpslabobjnumMetricConfig{}, InspectorPodSlabtcpslabobjperslabMetricConfig{}, InspectorPodSlabtcpslabobjsizeMetricConfig{}, InspectorPodSlabtcpslabpagesperslabMetricConfig{}, InspectorPodSoftnetdroppedMetricConfig{}, InspectorPodSoftnetprocessedMetricConfig{}, InspectorPodSoftnettimesqueezeMetricConfig{}, InspectorPodTcpactiveopenesMetricConfig{}, InspectorPodTcpactiveopensMetricConfig{}, InspectorPodTcpcurrestabMetricConfig{}, InspectorPodTcpestabresetsMetricConfig{}, InspectorPodTcpextlistendropsMetricConfig{}, InspectorPodTcpextlistenoverflowsMetricConfig{}, InspectorPodTcpextpawsestabrejectedMetricConfig{}, InspectorPodTcpexttcpabortoncloseMetricConfig{}, InspectorPodTcpexttcpabortondataMetricConfig{}, InspectorPodTcpexttcpabortonlingerMetricConfig{}, InspectorPodTcpexttcpabortonmemoryMetricConfig{}, InspectorPodTcpexttcpabortontimeoutMetricConfig{}, InspectorPodTcpexttcpackskippedchallengeMetricConfig{}, InspectorPodTcpexttcpackskippedfinwait2MetricConfig{}, InspectorPodTcpexttcpackskippedpawsMetricConfig{}, InspectorPodTcpexttcpackskippedseqMetricConfig{}, InspectorPodTcpexttcpackskippedsynrecvMetricConfig{}, InspectorPodTcpexttcpackskippedtimewaitMetricConfig{}, InspectorPodTcpexttcpfastretransMetricConfig{}, InspectorPodTcpexttcprcvqdropMetricConfig{}, InspectorPodTcpexttcpretransfailMetricConfig{}, InspectorPodTcpexttcpsynretransMetricConfig{}, InspectorPodTcpexttcptimeoutsMetricConfig{}, InspectorPodTcpoutrstsMetricConfig{}, InspectorPodTcppassiveopenesMetricConfig{}, InspectorPodTcppassiveopensMetricConfig{}, InspectorPodTcpresetMetricConfig{}, InspectorPodTcpretranssegsMetricConfig{}, InspectorPodTcpsummarytcpestablishedconnMetricConfig{}, InspectorPodTcpsummarytcprxqueueMetricConfig{}, InspectorPodTcpsummarytcptimewaitconnMetricConfig{}, InspectorPodTcpsummarytcptxqueueMetricConfig{}, InspectorPodTotallossMetricConfig{}, InspectorPodUdpignoredmultiMetricConfig{}, InspectorPodUdpincsumerrorsMetricConfig{}, InspectorPodUdpindatagramsMetricConfig{}, InspectorPodUdpinerrorsMetricConfig{}, InspectorPodUdpnoportsMetricConfig{}, InspectorPodUdpoutdatagramsMetricConfig{}, InspectorPodUdprcvbuferrorsMetricConfig{}, InspectorPodUdpsndbuferrorsMetricConfig{}, ResourceAttributeConfig{}))
 			require.Emptyf(t, diff, "Config mismatch (-expected +actual):\n%s", diff)
 		})
 	}
+}
+
+func TestInspectorPodNetSoftirqExcuteslow100msMetricsConfig_Validate(t *testing.T) {
+	cfg := DefaultMetricsConfig().InspectorPodNetSoftirqExcuteslow100ms
+	require.NoError(t, cfg.Validate())
+
+	cfg.EnabledAttributes = []InspectorPodNetSoftirqExcuteslow100msMetricAttributeKey{"invalid"}
+	require.ErrorContains(t, cfg.Validate(), "metric inspector_pod_net_softirq_excuteslow100ms doesn't have an attribute invalid, valid attributes: [vector]")
+
+	cfg = DefaultMetricsConfig().InspectorPodNetSoftirqExcuteslow100ms
+	cfg.AggregationStrategy = "invalid"
+	require.ErrorContains(t, cfg.Validate(), "invalid aggregation strategy")
+}
+
+func TestInspectorPodNetSoftirqExecuteslow100msMetricsConfig_Validate(t *testing.T) {
+	cfg := DefaultMetricsConfig().InspectorPodNetSoftirqExecuteslow100ms
+	require.NoError(t, cfg.Validate())
+
+	cfg.EnabledAttributes = []InspectorPodNetSoftirqExecuteslow100msMetricAttributeKey{"invalid"}
+	require.ErrorContains(t, cfg.Validate(), "metric inspector_pod_net_softirq_executeslow100ms doesn't have an attribute invalid, valid attributes: [vector]")
+
+	cfg = DefaultMetricsConfig().InspectorPodNetSoftirqExecuteslow100ms
+	cfg.AggregationStrategy = "invalid"
+	require.ErrorContains(t, cfg.Validate(), "invalid aggregation strategy")
+}
+
+func TestInspectorPodNetSoftirqSchedslow100msMetricsConfig_Validate(t *testing.T) {
+	cfg := DefaultMetricsConfig().InspectorPodNetSoftirqSchedslow100ms
+	require.NoError(t, cfg.Validate())
+
+	cfg.EnabledAttributes = []InspectorPodNetSoftirqSchedslow100msMetricAttributeKey{"invalid"}
+	require.ErrorContains(t, cfg.Validate(), "metric inspector_pod_net_softirq_schedslow100ms doesn't have an attribute invalid, valid attributes: [vector]")
+
+	cfg = DefaultMetricsConfig().InspectorPodNetSoftirqSchedslow100ms
+	cfg.AggregationStrategy = "invalid"
+	require.ErrorContains(t, cfg.Validate(), "invalid aggregation strategy")
 }
 
 func TestInspectorPodPacketlossByReasonMetricsConfig_Validate(t *testing.T) {

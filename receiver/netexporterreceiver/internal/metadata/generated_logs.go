@@ -13,6 +13,90 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
+type eventNETSOFTIRQEXECUTESLOW struct {
+	data   plog.LogRecordSlice // data buffer for generated log records.
+	config EventConfig         // event config provided by user.
+}
+
+func (e *eventNETSOFTIRQEXECUTESLOW) recordEvent(ctx context.Context, timestamp pcommon.Timestamp, cpuLogicalNumberAttributeValue int64, eventDurationAttributeValue int64, eventNameAttributeValue string, eventSuppressedAttributeValue int64, processPidAttributeValue int64, softirqVectorAttributeValue string, threadNameAttributeValue string) {
+	if !e.config.Enabled {
+		return
+	}
+	dp := e.data.AppendEmpty()
+	dp.SetEventName("NETSOFTIRQ_EXECUTE_SLOW")
+	dp.SetTimestamp(timestamp)
+
+	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+		dp.SetTraceID(pcommon.TraceID(span.TraceID()))
+		dp.SetSpanID(pcommon.SpanID(span.SpanID()))
+	}
+	dp.Attributes().PutInt("cpu.logical_number", cpuLogicalNumberAttributeValue)
+	dp.Attributes().PutInt("event.duration", eventDurationAttributeValue)
+	dp.Attributes().PutStr("event.name", eventNameAttributeValue)
+	dp.Attributes().PutInt("event.suppressed", eventSuppressedAttributeValue)
+	dp.Attributes().PutInt("process.pid", processPidAttributeValue)
+	dp.Attributes().PutStr("softirq.vector", softirqVectorAttributeValue)
+	dp.Attributes().PutStr("thread.name", threadNameAttributeValue)
+
+}
+
+// emit appends recorded event data to a events slice and prepares it for recording another set of log records.
+func (e *eventNETSOFTIRQEXECUTESLOW) emit(lrs plog.LogRecordSlice) {
+	if e.config.Enabled && e.data.Len() > 0 {
+		e.data.MoveAndAppendTo(lrs)
+	}
+}
+
+func newEventNETSOFTIRQEXECUTESLOW(cfg EventConfig) eventNETSOFTIRQEXECUTESLOW {
+	e := eventNETSOFTIRQEXECUTESLOW{config: cfg}
+	if cfg.Enabled {
+		e.data = plog.NewLogRecordSlice()
+	}
+	return e
+}
+
+type eventNETSOFTIRQSCHEDSLOW struct {
+	data   plog.LogRecordSlice // data buffer for generated log records.
+	config EventConfig         // event config provided by user.
+}
+
+func (e *eventNETSOFTIRQSCHEDSLOW) recordEvent(ctx context.Context, timestamp pcommon.Timestamp, cpuLogicalNumberAttributeValue int64, eventDurationAttributeValue int64, eventNameAttributeValue string, eventSuppressedAttributeValue int64, processPidAttributeValue int64, softirqVectorAttributeValue string, threadNameAttributeValue string) {
+	if !e.config.Enabled {
+		return
+	}
+	dp := e.data.AppendEmpty()
+	dp.SetEventName("NETSOFTIRQ_SCHED_SLOW")
+	dp.SetTimestamp(timestamp)
+
+	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+		dp.SetTraceID(pcommon.TraceID(span.TraceID()))
+		dp.SetSpanID(pcommon.SpanID(span.SpanID()))
+	}
+	dp.Attributes().PutInt("cpu.logical_number", cpuLogicalNumberAttributeValue)
+	dp.Attributes().PutInt("event.duration", eventDurationAttributeValue)
+	dp.Attributes().PutStr("event.name", eventNameAttributeValue)
+	dp.Attributes().PutInt("event.suppressed", eventSuppressedAttributeValue)
+	dp.Attributes().PutInt("process.pid", processPidAttributeValue)
+	dp.Attributes().PutStr("softirq.vector", softirqVectorAttributeValue)
+	dp.Attributes().PutStr("thread.name", threadNameAttributeValue)
+
+}
+
+// emit appends recorded event data to a events slice and prepares it for recording another set of log records.
+func (e *eventNETSOFTIRQSCHEDSLOW) emit(lrs plog.LogRecordSlice) {
+	if e.config.Enabled && e.data.Len() > 0 {
+		e.data.MoveAndAppendTo(lrs)
+	}
+}
+
+func newEventNETSOFTIRQSCHEDSLOW(cfg EventConfig) eventNETSOFTIRQSCHEDSLOW {
+	e := eventNETSOFTIRQSCHEDSLOW{config: cfg}
+	if cfg.Enabled {
+		e.data = plog.NewLogRecordSlice()
+	}
+	return e
+}
+
 type eventPACKETLOSS struct {
 	data   plog.LogRecordSlice // data buffer for generated log records.
 	config EventConfig         // event config provided by user.
@@ -338,6 +422,8 @@ type LogsBuilder struct {
 	buildInfo                      component.BuildInfo // contains version information.
 	resourceAttributeIncludeFilter map[string]filter.Filter
 	resourceAttributeExcludeFilter map[string]filter.Filter
+	eventNETSOFTIRQEXECUTESLOW     eventNETSOFTIRQEXECUTESLOW
+	eventNETSOFTIRQSCHEDSLOW       eventNETSOFTIRQSCHEDSLOW
 	eventPACKETLOSS                eventPACKETLOSS
 	eventTCPRESETACTIVE            eventTCPRESETACTIVE
 	eventTCPRESETNOSOCK            eventTCPRESETNOSOCK
@@ -358,6 +444,8 @@ func NewLogsBuilder(lbc LogsBuilderConfig, settings receiver.Settings) *LogsBuil
 		logsBuffer:                     plog.NewLogs(),
 		logRecordsBuffer:               plog.NewLogRecordSlice(),
 		buildInfo:                      settings.BuildInfo,
+		eventNETSOFTIRQEXECUTESLOW:     newEventNETSOFTIRQEXECUTESLOW(lbc.Events.NETSOFTIRQEXECUTESLOW),
+		eventNETSOFTIRQSCHEDSLOW:       newEventNETSOFTIRQSCHEDSLOW(lbc.Events.NETSOFTIRQSCHEDSLOW),
 		eventPACKETLOSS:                newEventPACKETLOSS(lbc.Events.PACKETLOSS),
 		eventTCPRESETACTIVE:            newEventTCPRESETACTIVE(lbc.Events.TCPRESETACTIVE),
 		eventTCPRESETNOSOCK:            newEventTCPRESETNOSOCK(lbc.Events.TCPRESETNOSOCK),
@@ -460,6 +548,8 @@ func (lb *LogsBuilder) EmitForResource(options ...ResourceLogsOption) {
 	ils := rl.ScopeLogs().AppendEmpty()
 	ils.Scope().SetName(ScopeName)
 	ils.Scope().SetVersion(lb.buildInfo.Version)
+	lb.eventNETSOFTIRQEXECUTESLOW.emit(ils.LogRecords())
+	lb.eventNETSOFTIRQSCHEDSLOW.emit(ils.LogRecords())
 	lb.eventPACKETLOSS.emit(ils.LogRecords())
 	lb.eventTCPRESETACTIVE.emit(ils.LogRecords())
 	lb.eventTCPRESETNOSOCK.emit(ils.LogRecords())
@@ -501,6 +591,16 @@ func (lb *LogsBuilder) Emit(options ...ResourceLogsOption) plog.Logs {
 	logs := lb.logsBuffer
 	lb.logsBuffer = plog.NewLogs()
 	return logs
+}
+
+// RecordNETSOFTIRQEXECUTESLOWEvent adds a log record of NETSOFTIRQ_EXECUTE_SLOW event.
+func (lb *LogsBuilder) RecordNETSOFTIRQEXECUTESLOWEvent(ctx context.Context, timestamp pcommon.Timestamp, cpuLogicalNumberAttributeValue int64, eventDurationAttributeValue int64, eventNameAttributeValue string, eventSuppressedAttributeValue int64, processPidAttributeValue int64, softirqVectorAttributeValue string, threadNameAttributeValue string) {
+	lb.eventNETSOFTIRQEXECUTESLOW.recordEvent(ctx, timestamp, cpuLogicalNumberAttributeValue, eventDurationAttributeValue, eventNameAttributeValue, eventSuppressedAttributeValue, processPidAttributeValue, softirqVectorAttributeValue, threadNameAttributeValue)
+}
+
+// RecordNETSOFTIRQSCHEDSLOWEvent adds a log record of NETSOFTIRQ_SCHED_SLOW event.
+func (lb *LogsBuilder) RecordNETSOFTIRQSCHEDSLOWEvent(ctx context.Context, timestamp pcommon.Timestamp, cpuLogicalNumberAttributeValue int64, eventDurationAttributeValue int64, eventNameAttributeValue string, eventSuppressedAttributeValue int64, processPidAttributeValue int64, softirqVectorAttributeValue string, threadNameAttributeValue string) {
+	lb.eventNETSOFTIRQSCHEDSLOW.recordEvent(ctx, timestamp, cpuLogicalNumberAttributeValue, eventDurationAttributeValue, eventNameAttributeValue, eventSuppressedAttributeValue, processPidAttributeValue, softirqVectorAttributeValue, threadNameAttributeValue)
 }
 
 // RecordPACKETLOSSEvent adds a log record of PACKETLOSS event.

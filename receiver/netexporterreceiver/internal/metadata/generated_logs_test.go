@@ -135,6 +135,12 @@ func TestLogsBuilder(t *testing.T) {
 			allEventsCount := 0
 			defaultEventsCount++
 			allEventsCount++
+			lb.RecordNETSOFTIRQEXECUTESLOWEvent(ctx, timestamp, 18, 14, "event.name-val", 16, 11, "softirq.vector-val", "thread.name-val")
+			defaultEventsCount++
+			allEventsCount++
+			lb.RecordNETSOFTIRQSCHEDSLOWEvent(ctx, timestamp, 18, 14, "event.name-val", 16, 11, "softirq.vector-val", "thread.name-val")
+			defaultEventsCount++
+			allEventsCount++
 			lb.RecordPACKETLOSSEvent(ctx, timestamp, "destination.address-val", 16, "event.location-val", "event.name-val", "event.reason-val", "event.stacktrace-val", 16, "network.transport-val", "network.type-val", "source.address-val", 11)
 			defaultEventsCount++
 			allEventsCount++
@@ -186,6 +192,62 @@ func TestLogsBuilder(t *testing.T) {
 			validatedEvents := make(map[string]bool)
 			for i := 0; i < lrs.Len(); i++ {
 				switch lrs.At(i).EventName() {
+				case "NETSOFTIRQ_EXECUTE_SLOW":
+					assert.False(t, validatedEvents["NETSOFTIRQ_EXECUTE_SLOW"], "Found a duplicate in the events slice: NETSOFTIRQ_EXECUTE_SLOW")
+					validatedEvents["NETSOFTIRQ_EXECUTE_SLOW"] = true
+					lr := lrs.At(i)
+					assert.Equal(t, timestamp, lr.Timestamp())
+					assert.Equal(t, pcommon.TraceID(traceID), lr.TraceID())
+					assert.Equal(t, pcommon.SpanID(spanID), lr.SpanID())
+					attrVal, ok := lr.Attributes().Get("cpu.logical_number")
+					assert.True(t, ok)
+					assert.EqualValues(t, 18, attrVal.Int())
+					attrVal, ok = lr.Attributes().Get("event.duration")
+					assert.True(t, ok)
+					assert.EqualValues(t, 14, attrVal.Int())
+					attrVal, ok = lr.Attributes().Get("event.name")
+					assert.True(t, ok)
+					assert.Equal(t, "event.name-val", attrVal.Str())
+					attrVal, ok = lr.Attributes().Get("event.suppressed")
+					assert.True(t, ok)
+					assert.EqualValues(t, 16, attrVal.Int())
+					attrVal, ok = lr.Attributes().Get("process.pid")
+					assert.True(t, ok)
+					assert.EqualValues(t, 11, attrVal.Int())
+					attrVal, ok = lr.Attributes().Get("softirq.vector")
+					assert.True(t, ok)
+					assert.Equal(t, "softirq.vector-val", attrVal.Str())
+					attrVal, ok = lr.Attributes().Get("thread.name")
+					assert.True(t, ok)
+					assert.Equal(t, "thread.name-val", attrVal.Str())
+				case "NETSOFTIRQ_SCHED_SLOW":
+					assert.False(t, validatedEvents["NETSOFTIRQ_SCHED_SLOW"], "Found a duplicate in the events slice: NETSOFTIRQ_SCHED_SLOW")
+					validatedEvents["NETSOFTIRQ_SCHED_SLOW"] = true
+					lr := lrs.At(i)
+					assert.Equal(t, timestamp, lr.Timestamp())
+					assert.Equal(t, pcommon.TraceID(traceID), lr.TraceID())
+					assert.Equal(t, pcommon.SpanID(spanID), lr.SpanID())
+					attrVal, ok := lr.Attributes().Get("cpu.logical_number")
+					assert.True(t, ok)
+					assert.EqualValues(t, 18, attrVal.Int())
+					attrVal, ok = lr.Attributes().Get("event.duration")
+					assert.True(t, ok)
+					assert.EqualValues(t, 14, attrVal.Int())
+					attrVal, ok = lr.Attributes().Get("event.name")
+					assert.True(t, ok)
+					assert.Equal(t, "event.name-val", attrVal.Str())
+					attrVal, ok = lr.Attributes().Get("event.suppressed")
+					assert.True(t, ok)
+					assert.EqualValues(t, 16, attrVal.Int())
+					attrVal, ok = lr.Attributes().Get("process.pid")
+					assert.True(t, ok)
+					assert.EqualValues(t, 11, attrVal.Int())
+					attrVal, ok = lr.Attributes().Get("softirq.vector")
+					assert.True(t, ok)
+					assert.Equal(t, "softirq.vector-val", attrVal.Str())
+					attrVal, ok = lr.Attributes().Get("thread.name")
+					assert.True(t, ok)
+					assert.Equal(t, "thread.name-val", attrVal.Str())
 				case "PACKETLOSS":
 					assert.False(t, validatedEvents["PACKETLOSS"], "Found a duplicate in the events slice: PACKETLOSS")
 					validatedEvents["PACKETLOSS"] = true

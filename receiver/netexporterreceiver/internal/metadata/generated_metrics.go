@@ -160,6 +160,18 @@ var MetricsInfo = metricsInfo{
 	InspectorPodIoiowritesyscall: metricInfo{
 		Name: "inspector_pod_ioiowritesyscall",
 	},
+	InspectorPodNetSoftirqExcuteslow100ms: metricInfo{
+		Name:       "inspector_pod_net_softirq_excuteslow100ms",
+		Attributes: []string{"softirq_vector"},
+	},
+	InspectorPodNetSoftirqExecuteslow100ms: metricInfo{
+		Name:       "inspector_pod_net_softirq_executeslow100ms",
+		Attributes: []string{"softirq_vector"},
+	},
+	InspectorPodNetSoftirqSchedslow100ms: metricInfo{
+		Name:       "inspector_pod_net_softirq_schedslow100ms",
+		Attributes: []string{"softirq_vector"},
+	},
 	InspectorPodNetdevrxbytes: metricInfo{
 		Name: "inspector_pod_netdevrxbytes",
 	},
@@ -370,6 +382,9 @@ type metricsInfo struct {
 	InspectorPodIoiowritebyres               metricInfo
 	InspectorPodIoiowritebytes               metricInfo
 	InspectorPodIoiowritesyscall             metricInfo
+	InspectorPodNetSoftirqExcuteslow100ms    metricInfo
+	InspectorPodNetSoftirqExecuteslow100ms   metricInfo
+	InspectorPodNetSoftirqSchedslow100ms     metricInfo
 	InspectorPodNetdevrxbytes                metricInfo
 	InspectorPodNetdevrxdropped              metricInfo
 	InspectorPodNetdevrxerrors               metricInfo
@@ -1713,6 +1728,279 @@ func (m *metricInspectorPodIoiowritesyscall) emit(metrics pmetric.MetricSlice) {
 
 func newMetricInspectorPodIoiowritesyscall(cfg InspectorPodIoiowritesyscallMetricConfig) metricInspectorPodIoiowritesyscall {
 	m := metricInspectorPodIoiowritesyscall{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodNetSoftirqExcuteslow100ms struct {
+	data          pmetric.Metric                                    // data buffer for generated metric.
+	config        InspectorPodNetSoftirqExcuteslow100msMetricConfig // metric config provided by user.
+	capacity      int                                               // max observed number of data points added to the metric.
+	aggDataPoints []int64                                           // slice containing number of aggregated datapoints at each index
+}
+
+// init fills inspector_pod_net_softirq_excuteslow100ms metric with initial data.
+func (m *metricInspectorPodNetSoftirqExcuteslow100ms) init() {
+	m.data.SetName("inspector_pod_net_softirq_excuteslow100ms")
+	m.data.SetDescription("Network soft interrupts that ran over 100 ms (documented spelling of inspector_pod_net_softirq_executeslow100ms).")
+	m.data.SetUnit("{event}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+	m.aggDataPoints = m.aggDataPoints[:0]
+}
+
+func (m *metricInspectorPodNetSoftirqExcuteslow100ms) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, softirqVectorAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+
+	dp := pmetric.NewNumberDataPoint()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	if slices.Contains(m.config.EnabledAttributes, InspectorPodNetSoftirqExcuteslow100msMetricAttributeKeySoftirqVector) {
+		dp.Attributes().PutStr("vector", softirqVectorAttributeValue)
+	}
+
+	var s string
+	dps := m.data.Sum().DataPoints()
+	for i := 0; i < dps.Len(); i++ {
+		dpi := dps.At(i)
+		if dp.Attributes().Equal(dpi.Attributes()) && dp.StartTimestamp() == dpi.StartTimestamp() && dp.Timestamp() == dpi.Timestamp() {
+			switch s = m.config.AggregationStrategy; s {
+			case AggregationStrategySum, AggregationStrategyAvg:
+				dpi.SetIntValue(dpi.IntValue() + val)
+				m.aggDataPoints[i] += 1
+				return
+			case AggregationStrategyMin:
+				if dpi.IntValue() > val {
+					dpi.SetIntValue(val)
+				}
+				return
+			case AggregationStrategyMax:
+				if dpi.IntValue() < val {
+					dpi.SetIntValue(val)
+				}
+				return
+			}
+		}
+	}
+
+	dp.SetIntValue(val)
+	m.aggDataPoints = append(m.aggDataPoints, 1)
+	dp.MoveTo(dps.AppendEmpty())
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodNetSoftirqExcuteslow100ms) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodNetSoftirqExcuteslow100ms) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		if m.config.AggregationStrategy == AggregationStrategyAvg {
+			for i, aggCount := range m.aggDataPoints {
+				m.data.Sum().DataPoints().At(i).SetIntValue(m.data.Sum().DataPoints().At(i).IntValue() / aggCount)
+			}
+		}
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodNetSoftirqExcuteslow100ms(cfg InspectorPodNetSoftirqExcuteslow100msMetricConfig) metricInspectorPodNetSoftirqExcuteslow100ms {
+	m := metricInspectorPodNetSoftirqExcuteslow100ms{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodNetSoftirqExecuteslow100ms struct {
+	data          pmetric.Metric                                     // data buffer for generated metric.
+	config        InspectorPodNetSoftirqExecuteslow100msMetricConfig // metric config provided by user.
+	capacity      int                                                // max observed number of data points added to the metric.
+	aggDataPoints []int64                                            // slice containing number of aggregated datapoints at each index
+}
+
+// init fills inspector_pod_net_softirq_executeslow100ms metric with initial data.
+func (m *metricInspectorPodNetSoftirqExecuteslow100ms) init() {
+	m.data.SetName("inspector_pod_net_softirq_executeslow100ms")
+	m.data.SetDescription("Network soft interrupts that ran over 100 ms.")
+	m.data.SetUnit("{event}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+	m.aggDataPoints = m.aggDataPoints[:0]
+}
+
+func (m *metricInspectorPodNetSoftirqExecuteslow100ms) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, softirqVectorAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+
+	dp := pmetric.NewNumberDataPoint()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	if slices.Contains(m.config.EnabledAttributes, InspectorPodNetSoftirqExecuteslow100msMetricAttributeKeySoftirqVector) {
+		dp.Attributes().PutStr("vector", softirqVectorAttributeValue)
+	}
+
+	var s string
+	dps := m.data.Sum().DataPoints()
+	for i := 0; i < dps.Len(); i++ {
+		dpi := dps.At(i)
+		if dp.Attributes().Equal(dpi.Attributes()) && dp.StartTimestamp() == dpi.StartTimestamp() && dp.Timestamp() == dpi.Timestamp() {
+			switch s = m.config.AggregationStrategy; s {
+			case AggregationStrategySum, AggregationStrategyAvg:
+				dpi.SetIntValue(dpi.IntValue() + val)
+				m.aggDataPoints[i] += 1
+				return
+			case AggregationStrategyMin:
+				if dpi.IntValue() > val {
+					dpi.SetIntValue(val)
+				}
+				return
+			case AggregationStrategyMax:
+				if dpi.IntValue() < val {
+					dpi.SetIntValue(val)
+				}
+				return
+			}
+		}
+	}
+
+	dp.SetIntValue(val)
+	m.aggDataPoints = append(m.aggDataPoints, 1)
+	dp.MoveTo(dps.AppendEmpty())
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodNetSoftirqExecuteslow100ms) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodNetSoftirqExecuteslow100ms) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		if m.config.AggregationStrategy == AggregationStrategyAvg {
+			for i, aggCount := range m.aggDataPoints {
+				m.data.Sum().DataPoints().At(i).SetIntValue(m.data.Sum().DataPoints().At(i).IntValue() / aggCount)
+			}
+		}
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodNetSoftirqExecuteslow100ms(cfg InspectorPodNetSoftirqExecuteslow100msMetricConfig) metricInspectorPodNetSoftirqExecuteslow100ms {
+	m := metricInspectorPodNetSoftirqExecuteslow100ms{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodNetSoftirqSchedslow100ms struct {
+	data          pmetric.Metric                                   // data buffer for generated metric.
+	config        InspectorPodNetSoftirqSchedslow100msMetricConfig // metric config provided by user.
+	capacity      int                                              // max observed number of data points added to the metric.
+	aggDataPoints []int64                                          // slice containing number of aggregated datapoints at each index
+}
+
+// init fills inspector_pod_net_softirq_schedslow100ms metric with initial data.
+func (m *metricInspectorPodNetSoftirqSchedslow100ms) init() {
+	m.data.SetName("inspector_pod_net_softirq_schedslow100ms")
+	m.data.SetDescription("Network soft interrupts that waited over 100 ms to be scheduled.")
+	m.data.SetUnit("{event}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+	m.aggDataPoints = m.aggDataPoints[:0]
+}
+
+func (m *metricInspectorPodNetSoftirqSchedslow100ms) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, softirqVectorAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+
+	dp := pmetric.NewNumberDataPoint()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	if slices.Contains(m.config.EnabledAttributes, InspectorPodNetSoftirqSchedslow100msMetricAttributeKeySoftirqVector) {
+		dp.Attributes().PutStr("vector", softirqVectorAttributeValue)
+	}
+
+	var s string
+	dps := m.data.Sum().DataPoints()
+	for i := 0; i < dps.Len(); i++ {
+		dpi := dps.At(i)
+		if dp.Attributes().Equal(dpi.Attributes()) && dp.StartTimestamp() == dpi.StartTimestamp() && dp.Timestamp() == dpi.Timestamp() {
+			switch s = m.config.AggregationStrategy; s {
+			case AggregationStrategySum, AggregationStrategyAvg:
+				dpi.SetIntValue(dpi.IntValue() + val)
+				m.aggDataPoints[i] += 1
+				return
+			case AggregationStrategyMin:
+				if dpi.IntValue() > val {
+					dpi.SetIntValue(val)
+				}
+				return
+			case AggregationStrategyMax:
+				if dpi.IntValue() < val {
+					dpi.SetIntValue(val)
+				}
+				return
+			}
+		}
+	}
+
+	dp.SetIntValue(val)
+	m.aggDataPoints = append(m.aggDataPoints, 1)
+	dp.MoveTo(dps.AppendEmpty())
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodNetSoftirqSchedslow100ms) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodNetSoftirqSchedslow100ms) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		if m.config.AggregationStrategy == AggregationStrategyAvg {
+			for i, aggCount := range m.aggDataPoints {
+				m.data.Sum().DataPoints().At(i).SetIntValue(m.data.Sum().DataPoints().At(i).IntValue() / aggCount)
+			}
+		}
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodNetSoftirqSchedslow100ms(cfg InspectorPodNetSoftirqSchedslow100msMetricConfig) metricInspectorPodNetSoftirqSchedslow100ms {
+	m := metricInspectorPodNetSoftirqSchedslow100ms{config: cfg}
 
 	if cfg.Enabled {
 		m.data = pmetric.NewMetric()
@@ -4937,6 +5225,9 @@ type MetricsBuilder struct {
 	metricInspectorPodIoiowritebyres               metricInspectorPodIoiowritebyres
 	metricInspectorPodIoiowritebytes               metricInspectorPodIoiowritebytes
 	metricInspectorPodIoiowritesyscall             metricInspectorPodIoiowritesyscall
+	metricInspectorPodNetSoftirqExcuteslow100ms    metricInspectorPodNetSoftirqExcuteslow100ms
+	metricInspectorPodNetSoftirqExecuteslow100ms   metricInspectorPodNetSoftirqExecuteslow100ms
+	metricInspectorPodNetSoftirqSchedslow100ms     metricInspectorPodNetSoftirqSchedslow100ms
 	metricInspectorPodNetdevrxbytes                metricInspectorPodNetdevrxbytes
 	metricInspectorPodNetdevrxdropped              metricInspectorPodNetdevrxdropped
 	metricInspectorPodNetdevrxerrors               metricInspectorPodNetdevrxerrors
@@ -5047,6 +5338,9 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricInspectorPodIoiowritebyres:               newMetricInspectorPodIoiowritebyres(mbc.Metrics.InspectorPodIoiowritebyres),
 		metricInspectorPodIoiowritebytes:               newMetricInspectorPodIoiowritebytes(mbc.Metrics.InspectorPodIoiowritebytes),
 		metricInspectorPodIoiowritesyscall:             newMetricInspectorPodIoiowritesyscall(mbc.Metrics.InspectorPodIoiowritesyscall),
+		metricInspectorPodNetSoftirqExcuteslow100ms:    newMetricInspectorPodNetSoftirqExcuteslow100ms(mbc.Metrics.InspectorPodNetSoftirqExcuteslow100ms),
+		metricInspectorPodNetSoftirqExecuteslow100ms:   newMetricInspectorPodNetSoftirqExecuteslow100ms(mbc.Metrics.InspectorPodNetSoftirqExecuteslow100ms),
+		metricInspectorPodNetSoftirqSchedslow100ms:     newMetricInspectorPodNetSoftirqSchedslow100ms(mbc.Metrics.InspectorPodNetSoftirqSchedslow100ms),
 		metricInspectorPodNetdevrxbytes:                newMetricInspectorPodNetdevrxbytes(mbc.Metrics.InspectorPodNetdevrxbytes),
 		metricInspectorPodNetdevrxdropped:              newMetricInspectorPodNetdevrxdropped(mbc.Metrics.InspectorPodNetdevrxdropped),
 		metricInspectorPodNetdevrxerrors:               newMetricInspectorPodNetdevrxerrors(mbc.Metrics.InspectorPodNetdevrxerrors),
@@ -5253,6 +5547,9 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricInspectorPodIoiowritebyres.emit(ils.Metrics())
 	mb.metricInspectorPodIoiowritebytes.emit(ils.Metrics())
 	mb.metricInspectorPodIoiowritesyscall.emit(ils.Metrics())
+	mb.metricInspectorPodNetSoftirqExcuteslow100ms.emit(ils.Metrics())
+	mb.metricInspectorPodNetSoftirqExecuteslow100ms.emit(ils.Metrics())
+	mb.metricInspectorPodNetSoftirqSchedslow100ms.emit(ils.Metrics())
 	mb.metricInspectorPodNetdevrxbytes.emit(ils.Metrics())
 	mb.metricInspectorPodNetdevrxdropped.emit(ils.Metrics())
 	mb.metricInspectorPodNetdevrxerrors.emit(ils.Metrics())
@@ -5467,6 +5764,21 @@ func (mb *MetricsBuilder) RecordInspectorPodIoiowritebytesDataPoint(ts pcommon.T
 // RecordInspectorPodIoiowritesyscallDataPoint adds a data point to inspector_pod_ioiowritesyscall metric.
 func (mb *MetricsBuilder) RecordInspectorPodIoiowritesyscallDataPoint(ts pcommon.Timestamp, val int64) {
 	mb.metricInspectorPodIoiowritesyscall.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodNetSoftirqExcuteslow100msDataPoint adds a data point to inspector_pod_net_softirq_excuteslow100ms metric.
+func (mb *MetricsBuilder) RecordInspectorPodNetSoftirqExcuteslow100msDataPoint(ts pcommon.Timestamp, val int64, softirqVectorAttributeValue string) {
+	mb.metricInspectorPodNetSoftirqExcuteslow100ms.recordDataPoint(mb.startTime, ts, val, softirqVectorAttributeValue)
+}
+
+// RecordInspectorPodNetSoftirqExecuteslow100msDataPoint adds a data point to inspector_pod_net_softirq_executeslow100ms metric.
+func (mb *MetricsBuilder) RecordInspectorPodNetSoftirqExecuteslow100msDataPoint(ts pcommon.Timestamp, val int64, softirqVectorAttributeValue string) {
+	mb.metricInspectorPodNetSoftirqExecuteslow100ms.recordDataPoint(mb.startTime, ts, val, softirqVectorAttributeValue)
+}
+
+// RecordInspectorPodNetSoftirqSchedslow100msDataPoint adds a data point to inspector_pod_net_softirq_schedslow100ms metric.
+func (mb *MetricsBuilder) RecordInspectorPodNetSoftirqSchedslow100msDataPoint(ts pcommon.Timestamp, val int64, softirqVectorAttributeValue string) {
+	mb.metricInspectorPodNetSoftirqSchedslow100ms.recordDataPoint(mb.startTime, ts, val, softirqVectorAttributeValue)
 }
 
 // RecordInspectorPodNetdevrxbytesDataPoint adds a data point to inspector_pod_netdevrxbytes metric.

@@ -67,6 +67,9 @@ func TestMetricsBuilder(t *testing.T) {
 			settings.Logger = zap.New(observedZapCore)
 			mb := NewMetricsBuilder(loadMetricsBuilderConfig(t, tt.name), settings, WithStartTime(start))
 			aggMap := make(map[string]string) // contains the aggregation strategies for each metric name
+			aggMap["inspector_pod_net_softirq_excuteslow100ms"] = mb.metricInspectorPodNetSoftirqExcuteslow100ms.config.AggregationStrategy
+			aggMap["inspector_pod_net_softirq_executeslow100ms"] = mb.metricInspectorPodNetSoftirqExecuteslow100ms.config.AggregationStrategy
+			aggMap["inspector_pod_net_softirq_schedslow100ms"] = mb.metricInspectorPodNetSoftirqSchedslow100ms.config.AggregationStrategy
 			aggMap["inspector_pod_packetloss_by_reason"] = mb.metricInspectorPodPacketlossByReason.config.AggregationStrategy
 			aggMap["inspector_pod_tcpreset"] = mb.metricInspectorPodTcpreset.config.AggregationStrategy
 
@@ -152,6 +155,24 @@ func TestMetricsBuilder(t *testing.T) {
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordInspectorPodIoiowritesyscallDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodNetSoftirqExcuteslow100msDataPoint(ts, 1, "softirq_vector-val")
+			if tt.name == "reaggregate_set" {
+				mb.RecordInspectorPodNetSoftirqExcuteslow100msDataPoint(ts, 3, "softirq_vector-val-2")
+			}
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodNetSoftirqExecuteslow100msDataPoint(ts, 1, "softirq_vector-val")
+			if tt.name == "reaggregate_set" {
+				mb.RecordInspectorPodNetSoftirqExecuteslow100msDataPoint(ts, 3, "softirq_vector-val-2")
+			}
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodNetSoftirqSchedslow100msDataPoint(ts, 1, "softirq_vector-val")
+			if tt.name == "reaggregate_set" {
+				mb.RecordInspectorPodNetSoftirqSchedslow100msDataPoint(ts, 3, "softirq_vector-val-2")
+			}
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordInspectorPodNetdevrxbytesDataPoint(ts, 1)
@@ -351,6 +372,9 @@ func TestMetricsBuilder(t *testing.T) {
 			res := rb.Emit()
 			metrics := mb.Emit(WithResource(res))
 			if tt.name == "reaggregate_set" {
+				assert.Empty(t, mb.metricInspectorPodNetSoftirqExcuteslow100ms.aggDataPoints)
+				assert.Empty(t, mb.metricInspectorPodNetSoftirqExecuteslow100ms.aggDataPoints)
+				assert.Empty(t, mb.metricInspectorPodNetSoftirqSchedslow100ms.aggDataPoints)
 				assert.Empty(t, mb.metricInspectorPodPacketlossByReason.aggDataPoints)
 				assert.Empty(t, mb.metricInspectorPodTcpreset.aggDataPoints)
 			}
@@ -714,6 +738,138 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, ts, dp.Timestamp())
 					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
 					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_net_softirq_excuteslow100ms":
+					if tt.name != "reaggregate_set" {
+						assert.False(t, validatedMetrics["inspector_pod_net_softirq_excuteslow100ms"], "Found a duplicate in the metrics slice: inspector_pod_net_softirq_excuteslow100ms")
+						validatedMetrics["inspector_pod_net_softirq_excuteslow100ms"] = true
+						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+						assert.Equal(t, "Network soft interrupts that ran over 100 ms (documented spelling of inspector_pod_net_softirq_executeslow100ms).", mi.Description())
+						assert.Equal(t, "{event}", mi.Unit())
+						assert.True(t, mi.Sum().IsMonotonic())
+						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+						dp := mi.Sum().DataPoints().At(0)
+						assert.Equal(t, start, dp.StartTimestamp())
+						assert.Equal(t, ts, dp.Timestamp())
+						assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+						assert.Equal(t, int64(1), dp.IntValue())
+						softirqVectorAttrVal, ok := dp.Attributes().Get("vector")
+						assert.True(t, ok)
+						assert.Equal(t, "softirq_vector-val", softirqVectorAttrVal.Str())
+					} else {
+						assert.False(t, validatedMetrics["inspector_pod_net_softirq_excuteslow100ms"], "Found a duplicate in the metrics slice: inspector_pod_net_softirq_excuteslow100ms")
+						validatedMetrics["inspector_pod_net_softirq_excuteslow100ms"] = true
+						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+						assert.Equal(t, "Network soft interrupts that ran over 100 ms (documented spelling of inspector_pod_net_softirq_executeslow100ms).", mi.Description())
+						assert.Equal(t, "{event}", mi.Unit())
+						assert.True(t, mi.Sum().IsMonotonic())
+						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+						dp := mi.Sum().DataPoints().At(0)
+						assert.Equal(t, start, dp.StartTimestamp())
+						assert.Equal(t, ts, dp.Timestamp())
+						assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+						switch aggMap["inspector_pod_net_softirq_excuteslow100ms"] {
+						case "sum":
+							assert.Equal(t, int64(4), dp.IntValue())
+						case "avg":
+							assert.Equal(t, int64(2), dp.IntValue())
+						case "min":
+							assert.Equal(t, int64(1), dp.IntValue())
+						case "max":
+							assert.Equal(t, int64(3), dp.IntValue())
+						}
+						_, ok := dp.Attributes().Get("vector")
+						assert.False(t, ok)
+					}
+				case "inspector_pod_net_softirq_executeslow100ms":
+					if tt.name != "reaggregate_set" {
+						assert.False(t, validatedMetrics["inspector_pod_net_softirq_executeslow100ms"], "Found a duplicate in the metrics slice: inspector_pod_net_softirq_executeslow100ms")
+						validatedMetrics["inspector_pod_net_softirq_executeslow100ms"] = true
+						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+						assert.Equal(t, "Network soft interrupts that ran over 100 ms.", mi.Description())
+						assert.Equal(t, "{event}", mi.Unit())
+						assert.True(t, mi.Sum().IsMonotonic())
+						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+						dp := mi.Sum().DataPoints().At(0)
+						assert.Equal(t, start, dp.StartTimestamp())
+						assert.Equal(t, ts, dp.Timestamp())
+						assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+						assert.Equal(t, int64(1), dp.IntValue())
+						softirqVectorAttrVal, ok := dp.Attributes().Get("vector")
+						assert.True(t, ok)
+						assert.Equal(t, "softirq_vector-val", softirqVectorAttrVal.Str())
+					} else {
+						assert.False(t, validatedMetrics["inspector_pod_net_softirq_executeslow100ms"], "Found a duplicate in the metrics slice: inspector_pod_net_softirq_executeslow100ms")
+						validatedMetrics["inspector_pod_net_softirq_executeslow100ms"] = true
+						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+						assert.Equal(t, "Network soft interrupts that ran over 100 ms.", mi.Description())
+						assert.Equal(t, "{event}", mi.Unit())
+						assert.True(t, mi.Sum().IsMonotonic())
+						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+						dp := mi.Sum().DataPoints().At(0)
+						assert.Equal(t, start, dp.StartTimestamp())
+						assert.Equal(t, ts, dp.Timestamp())
+						assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+						switch aggMap["inspector_pod_net_softirq_executeslow100ms"] {
+						case "sum":
+							assert.Equal(t, int64(4), dp.IntValue())
+						case "avg":
+							assert.Equal(t, int64(2), dp.IntValue())
+						case "min":
+							assert.Equal(t, int64(1), dp.IntValue())
+						case "max":
+							assert.Equal(t, int64(3), dp.IntValue())
+						}
+						_, ok := dp.Attributes().Get("vector")
+						assert.False(t, ok)
+					}
+				case "inspector_pod_net_softirq_schedslow100ms":
+					if tt.name != "reaggregate_set" {
+						assert.False(t, validatedMetrics["inspector_pod_net_softirq_schedslow100ms"], "Found a duplicate in the metrics slice: inspector_pod_net_softirq_schedslow100ms")
+						validatedMetrics["inspector_pod_net_softirq_schedslow100ms"] = true
+						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+						assert.Equal(t, "Network soft interrupts that waited over 100 ms to be scheduled.", mi.Description())
+						assert.Equal(t, "{event}", mi.Unit())
+						assert.True(t, mi.Sum().IsMonotonic())
+						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+						dp := mi.Sum().DataPoints().At(0)
+						assert.Equal(t, start, dp.StartTimestamp())
+						assert.Equal(t, ts, dp.Timestamp())
+						assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+						assert.Equal(t, int64(1), dp.IntValue())
+						softirqVectorAttrVal, ok := dp.Attributes().Get("vector")
+						assert.True(t, ok)
+						assert.Equal(t, "softirq_vector-val", softirqVectorAttrVal.Str())
+					} else {
+						assert.False(t, validatedMetrics["inspector_pod_net_softirq_schedslow100ms"], "Found a duplicate in the metrics slice: inspector_pod_net_softirq_schedslow100ms")
+						validatedMetrics["inspector_pod_net_softirq_schedslow100ms"] = true
+						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+						assert.Equal(t, "Network soft interrupts that waited over 100 ms to be scheduled.", mi.Description())
+						assert.Equal(t, "{event}", mi.Unit())
+						assert.True(t, mi.Sum().IsMonotonic())
+						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+						dp := mi.Sum().DataPoints().At(0)
+						assert.Equal(t, start, dp.StartTimestamp())
+						assert.Equal(t, ts, dp.Timestamp())
+						assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+						switch aggMap["inspector_pod_net_softirq_schedslow100ms"] {
+						case "sum":
+							assert.Equal(t, int64(4), dp.IntValue())
+						case "avg":
+							assert.Equal(t, int64(2), dp.IntValue())
+						case "min":
+							assert.Equal(t, int64(1), dp.IntValue())
+						case "max":
+							assert.Equal(t, int64(3), dp.IntValue())
+						}
+						_, ok := dp.Attributes().Get("vector")
+						assert.False(t, ok)
+					}
 				case "inspector_pod_netdevrxbytes":
 					assert.False(t, validatedMetrics["inspector_pod_netdevrxbytes"], "Found a duplicate in the metrics slice: inspector_pod_netdevrxbytes")
 					validatedMetrics["inspector_pod_netdevrxbytes"] = true

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"go.opentelemetry.io/collector/confmap"
@@ -25,6 +26,8 @@ type Definition struct {
 	// Name is that of bpf/<Name>.bpf.c, internal/probes/<Name>.go, the documentation and the
 	// configuration.
 	Name string
+	// OptIn tells that the probe runs only if the configuration lists it: it costs something on every packet.
+	OptIn bool
 
 	// Counters are what the collection pass reads of every namespace for this probe.
 	Counters []Counter
@@ -36,6 +39,13 @@ type Definition struct {
 	Spec func() (*ebpf.CollectionSpec, error)
 	// Enums are the kernel's enums that the probe wants to know by name.
 	Enums []Enum
+	// Constants are members of anonymous enums of the kernel that the probe wants to know the value of.
+	Constants []string
+	// Threshold is what a latency must exceed to be an event, where the configuration does not say. It
+	// is 0 for probes of something else than latency; the objects of others include latency.h.
+	Threshold time.Duration
+	// Histograms are the metrics that metadata.yaml cannot declare.
+	Histograms []Histogram
 	// Tune sets the object's constants before it is loaded, beyond those that all objects have.
 	Tune func(*ebpf.CollectionSpec, *Names, Config) error
 	// Collect reads the object's maps, and deletes what they hold of namespaces that are not alive.
@@ -57,8 +67,9 @@ type Counter struct {
 type Snapshot interface {
 	// Namespaces lists those that have something other than zero.
 	Namespaces() []netns.ID
-	// Record writes the data points of a namespace, zeros if nothing was counted there.
-	Record(mb *metadata.MetricsBuilder, at pcommon.Timestamp, id netns.ID, n *Names)
+	// Record writes the data points of a namespace, zeros if nothing was counted there. The zero ID
+	// stands for the node as a whole.
+	Record(mb *MetricsBuilder, at pcommon.Timestamp, id netns.ID, n *Names)
 }
 
 // NodeSnapshot is what a probe read for the node as a whole.
@@ -79,6 +90,8 @@ type Config struct {
 	// EventsPerSecond limits the events of the probe on each CPU; those above are counted as
 	// suppressed. Metrics are not affected.
 	EventsPerSecond uint32 `mapstructure:"events_per_second"`
+	// Threshold is what a latency must exceed to be an event, nil for the default of the probe.
+	Threshold *time.Duration `mapstructure:"threshold"`
 	// BenignReasons are kernel drop reasons that are nobody's loss; only packetloss has them.
 	BenignReasons []string `mapstructure:"benign_reasons"`
 }
@@ -94,10 +107,14 @@ func (c *Config) Unmarshal(conf *confmap.Conf) error {
 
 // Validate checks what can be checked without the host.
 func (c Config) Validate() error {
+	var errs []error
 	if c.Events && c.EventsPerSecond == 0 {
-		return errors.New("events_per_second: must be greater than 0; to have no events set events: false")
+		errs = append(errs, errors.New("events_per_second: must be greater than 0; to have no events set events: false"))
 	}
-	return nil
+	if c.Threshold != nil && *c.Threshold <= 0 {
+		errs = append(errs, fmt.Errorf("threshold: must be greater than 0, got %s", *c.Threshold))
+	}
+	return errors.Join(errs...)
 }
 
 // Maps gives a probe's Collect its maps by name.
@@ -121,6 +138,22 @@ type Event struct {
 	// Stack holds return addresses, innermost first, of which Frames are valid.
 	Stack  [MaxFrames]uint64
 	Frames int
+	// Latency is how long it took, and who the current task was when that was known.
+	Latency bpf.Latency
+	// Section is the probe's own part of what took long.
+	Section uint32
+}
+
+// Comm returns the name of the current task.
+func (e *Event) Comm() string {
+	comm := make([]byte, 0, len(e.Latency.Comm))
+	for _, c := range e.Latency.Comm {
+		if c == 0 {
+			break
+		}
+		comm = append(comm, byte(c))
+	}
+	return string(comm)
 }
 
 // NetNS returns the namespace of the event, the zero ID if it is unknown.
@@ -138,6 +171,8 @@ type Enum struct {
 type Enums interface {
 	// Names returns the members of an enum by their value, each without the first of prefixes that fits.
 	Names(enum string, prefixes ...string) map[uint32]string
+	// Value returns a member of an anonymous enum.
+	Value(name string) (uint64, bool)
 }
 
 // Symbols knows the kernel's functions; *kernel.Symbols does.
@@ -148,19 +183,34 @@ type Symbols interface {
 
 // Names puts into words what records hold in numbers, in the running kernel's terms.
 type Names struct {
-	symbols Symbols
-	enums   map[string]map[uint32]string
+	symbols   Symbols
+	enums     map[string]map[uint32]string
+	constants map[string]uint64
 }
 
 // NewNames takes over the enums that definitions want and the kernel has.
 func NewNames(enums Enums, symbols Symbols, defs []Definition) *Names {
-	n := &Names{symbols: symbols, enums: map[string]map[uint32]string{}}
+	n := &Names{symbols: symbols, enums: map[string]map[uint32]string{}, constants: map[string]uint64{}}
 	for _, d := range defs {
 		for _, e := range d.Enums {
 			n.enums[e.Name] = enums.Names(e.Name, e.Prefixes...)
 		}
+		for _, name := range d.Constants {
+			if value, ok := enums.Value(name); ok {
+				n.constants[name] = value
+			}
+		}
 	}
 	return n
+}
+
+// Constant returns the value of a member of an anonymous enum.
+func (n *Names) Constant(name string) (uint64, error) {
+	value, ok := n.constants[name]
+	if !ok {
+		return 0, fmt.Errorf("this kernel's BTF does not have %s", name)
+	}
+	return value, nil
 }
 
 // Enum returns the name of an enum's value: empty if this kernel has no such enum, the number if

@@ -81,13 +81,22 @@ func (r *Runner) Start(d Definition, cfg Config) (hooks []kernel.Hook, err error
 	return object.Hooks, nil
 }
 
-// tune sets the constants that include/event.h gives every object, and the probe's own.
+// tune sets the constants that include/event.h and latency.h give the objects, and the probe's own.
 func tune(spec *ebpf.CollectionSpec, d Definition, n *Names, cfg Config, events bool) error {
 	if err := errors.Join(
 		spec.Variables[bpf.PacketlossVarEventsEnabled].Set(events),
 		spec.Variables[bpf.PacketlossVarEventsPerSecond].Set(cfg.EventsPerSecond),
 	); err != nil {
 		return err
+	}
+	if d.Threshold != 0 {
+		threshold := d.Threshold
+		if cfg.Threshold != nil {
+			threshold = *cfg.Threshold
+		}
+		if err := spec.Variables[bpf.NetSoftirqVarThresholdNs].Set(uint64(threshold)); err != nil {
+			return err
+		}
 	}
 	if d.Tune == nil {
 		return nil

@@ -84,7 +84,7 @@ func collectPacketloss(maps probe.Maps, alive probe.Alive) (probe.Snapshot, erro
 	return dropCounts{counts}, err
 }
 
-func (c dropCounts) Record(mb *metadata.MetricsBuilder, at pcommon.Timestamp, id netns.ID, n *probe.Names) {
+func (c dropCounts) Record(mb *probe.MetricsBuilder, at pcommon.Timestamp, id netns.ID, n *probe.Names) {
 	var total, abnormal uint64
 	byReason := map[uint32]uint64{}
 	for _, count := range c.Counts[id] {

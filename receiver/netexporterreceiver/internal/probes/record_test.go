@@ -25,13 +25,16 @@ func (names) Names(enum string, _ ...string) map[uint32]string {
 	return map[uint32]string{1: "NO_SOCKET"}
 }
 
+func (names) Value(string) (uint64, bool) { return 0, false }
+
 func (names) Append(dst []byte, _ uint64) []byte { return dst }
 
 // recorded returns the data points of a namespace as "name|type|reason".
 func recorded(s probe.Snapshot, id netns.ID) map[string]int64 {
-	mb := metadata.NewMetricsBuilder(metadata.NewDefaultMetricsBuilderConfig(), receivertest.NewNopSettings(metadata.Type))
+	mb := probe.NewMetricsBuilder(metadata.NewDefaultMetricsBuilderConfig(), receivertest.NewNopSettings(metadata.Type), 0, true)
 	s.Record(mb, pcommon.Timestamp(1), id, probe.NewNames(names{}, names{}, All()))
 	got := map[string]int64{}
+	mb.EmitForResource(pcommon.NewResource())
 	for _, rm := range mb.Emit().ResourceMetrics().All() {
 		for _, m := range rm.ScopeMetrics().At(0).Metrics().All() {
 			for _, dp := range m.Sum().DataPoints().All() {

@@ -76,7 +76,7 @@ func collectTcpreset(maps probe.Maps, alive probe.Alive) (probe.Snapshot, error)
 	return resetCounts{counts}, err
 }
 
-func (c resetCounts) Record(mb *metadata.MetricsBuilder, at pcommon.Timestamp, id netns.ID, n *probe.Names) {
+func (c resetCounts) Record(mb *probe.MetricsBuilder, at pcommon.Timestamp, id netns.ID, n *probe.Names) {
 	for _, count := range c.Counts[id] {
 		if class, ok := resetClassOf(count.Key.Type); ok {
 			mb.RecordInspectorPodTcpresetDataPoint(at, int64(count.N), class.reason(n, count.Key.Reason), class.name)

@@ -11,6 +11,7 @@ func All() []probe.Definition {
 		FD(),
 		IO(),
 		NetDev(),
+		NetSoftirq(),
 		PacketLoss(),
 		Slab(),
 		Softnet(),
