@@ -6,7 +6,7 @@
 //
 // A program is named <hook>__<variant>[_<part>]. The programs of a hook that share a section
 // prefix (raw_tp, fentry, ...) are one variant of it; the loader runs the first variant of which
-// every program loads and attaches.
+// every program loads and attaches. One named <hook>__last_... comes after all others.
 package bpf
 
 //go:generate ./generate.sh

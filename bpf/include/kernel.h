@@ -230,6 +230,10 @@ struct inet_sock {
 	__be16 inet_sport;
 };
 
+struct inet_timewait_sock {
+	volatile unsigned char tw_substate; /* TCP_FIN_WAIT2 or TCP_TIME_WAIT; skc_state is TCP_TIME_WAIT in both */
+};
+
 struct tcp_sock {
 	__u32 rcv_nxt;
 	__u32 copied_seq;
@@ -334,6 +338,9 @@ struct trace_event_raw_kfree_skb {
 
 enum skb_drop_reason {
 	SKB_NOT_DROPPED_YET = 0, /* the enum came with commit c504e5c2f964 (v5.17) */
+	/* Values that move are relocated: bpf_core_enum_value(). */
+	SKB_DROP_REASON_TCP_CSUM = 1,
+	SKB_DROP_REASON_XFRM_POLICY,
 };
 
 enum sk_rst_reason {

@@ -51,10 +51,14 @@ func (o *Object) Program(hook string) *ebpf.Program {
 // variant is a set of programs that do the work of a hook together.
 type variant struct {
 	hook, kind string
+	rank       int // the lowest is tried first
 	programs   []string
 	// alternative is which of the functions that its sections list the programs are attached to.
 	alternative int
 }
+
+// lastRank is added to the rank of a variant that comes last; there are fewer kinds.
+const lastRank = 100
 
 // kindOf returns what a program's section makes it, and the rank of that; -1 for sections of no known kind.
 // What user space runs may do most as a system call. Tracepoints come first else: they are a stable interface and show more. Trampolines cost less than probes. A
@@ -84,19 +88,23 @@ func aimed(program *ebpf.ProgramSpec, alternative int) *ebpf.ProgramSpec {
 	return copied
 }
 
-// variants groups the programs of a spec by hook and kind, best first within each hook.
+// variants groups the programs of a spec by hook and kind, best first within each hook. One that sees
+// less than the others, whatever its kind, is named <hook>__last_... and tried after them.
 func variants(spec *ebpf.CollectionSpec) ([]variant, error) {
 	byKey := map[[2]string]*variant{}
 	alternatives := map[[2]string]int{} // how many
 	for name, program := range spec.Programs {
-		hook, _, ok := strings.Cut(name, "__")
+		hook, part, ok := strings.Cut(name, "__")
 		kind, rank := kindOf(program)
 		if !ok || rank < 0 {
 			return nil, fmt.Errorf("program %s in section %s: want a name <hook>__<variant> and a known kind of section", name, program.SectionName)
 		}
 		key := [2]string{hook, kind}
 		if byKey[key] == nil {
-			byKey[key] = &variant{hook: hook, kind: kind}
+			byKey[key] = &variant{hook: hook, kind: kind, rank: rank}
+			if strings.HasPrefix(part, "last_") {
+				byKey[key].rank += lastRank
+			}
 		}
 		byKey[key].programs = append(byKey[key].programs, name)
 		n := len(targets(program))
@@ -114,9 +122,7 @@ func variants(spec *ebpf.CollectionSpec) ([]variant, error) {
 		}
 	}
 	slices.SortFunc(out, func(a, b variant) int {
-		_, rankA := kindOf(spec.Programs[a.programs[0]])
-		_, rankB := kindOf(spec.Programs[b.programs[0]])
-		return cmp.Or(cmp.Compare(a.hook, b.hook), cmp.Compare(rankA, rankB), cmp.Compare(a.alternative, b.alternative))
+		return cmp.Or(cmp.Compare(a.hook, b.hook), cmp.Compare(a.rank, b.rank), cmp.Compare(a.alternative, b.alternative))
 	})
 	return out, nil
 }

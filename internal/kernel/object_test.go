@@ -6,6 +6,7 @@ package kernel
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,6 +57,27 @@ func TestLoadTakesTheNextVariant(t *testing.T) {
 	}
 	if len(o.Hooks) != 1 || o.Hooks[0].Variant != "raw_tp" || o.Hooks[0].Err == nil {
 		t.Fatalf("got %+v, want hook a by raw_tp with the reason why not by tp_btf", o.Hooks)
+	}
+}
+
+func TestVariantsInTheirOrder(t *testing.T) {
+	spec := &ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{}}
+	for name, section := range map[string]string{
+		"a__kprobe": "kprobe/f", "a__last_raw_tp": "raw_tp/t", "a__fentry_1": "fentry/f", "a__fentry_2": "fentry/g",
+		"a__tp_btf": "tp_btf/t", "b__raw_tp": "raw_tp/t",
+	} {
+		spec.Programs[name] = program(section, true)
+	}
+	all, err := variants(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, v := range all {
+		got = append(got, v.hook+" "+v.kind)
+	}
+	if want := []string{"a tp_btf", "a fentry", "a kprobe", "a raw_tp", "b raw_tp"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

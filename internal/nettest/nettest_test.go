@@ -203,10 +203,13 @@ func TestStimuli(t *testing.T) {
 		{"CloseWithUnreadData", p.CloseWithUnreadData, p.B, broken, moves{"Tcp.OutRsts": 1, "Tcp.EstabResets": 1, "TcpExt.TCPAbortOnClose": 1}},
 		{"LingerZeroClose", p.LingerZeroClose, p.B, broken, moves{"Tcp.OutRsts": 1, "Tcp.EstabResets": 1, "TcpExt.TCPAbortOnData": 1}},
 		{"DataToOrphanedFinWait2", p.DataToOrphanedFinWait2, p.B, broken, reset},
+		{"FinToOrphanedFinWait2", p.FinToOrphanedFinWait2, p.A, nil, nil},
 		{"HalfOpenReset", p.HalfOpenReset, p.A, reset, moves{"Tcp.AttemptFails": 1, "TcpExt.EmbryonicRsts": 1}},
 		{"ResetInTimeWait", p.ResetInTimeWait, p.B, nil, nil},
 		{"AckInTimeWait", p.AckInTimeWait, p.B, nil, nil},
 		{"DataInTimeWait", p.DataInTimeWait, p.B, nil, reset},
+		{"FinInTimeWait", p.FinInTimeWait, p.B, nil, reset},
+		{"SynInTimeWait", p.SynInTimeWait, p.A, reset, moves{"Tcp.AttemptFails": 1, "TcpExt.EmbryonicRsts": 1}},
 	}
 	for _, test := range tests {
 		for _, family := range Families() {

@@ -190,9 +190,32 @@ func (p *Pair) resetByClose(t testing.TB, family Family, client, server *net.TCP
 // and that A receives in CLOSE_WAIT.
 func (p *Pair) DataToOrphanedFinWait2(t testing.TB, family Family) Packet {
 	t.Helper()
-	client, server := p.ConnectTCP(t, family)
-	local, remote := localAddr(server), remoteAddr(server)
+	client, local, remote := p.orphanInFinWait2(t, family)
 	before := p.B.Counter(t, "Tcp.OutRsts")
+	write(t, client, []byte("late"))
+	p.B.WaitCounter(t, "Tcp.OutRsts", before+1)
+	p.A.WaitTCPState(t, remote, local, TCPNone) // closed sockets leave the table
+	closeConn(t, client)
+	return p.fromB(family, local, remote)
+}
+
+// FinToOrphanedFinWait2 closes both ends of a connection, B's first and without an owner before A's FIN arrives, which
+// then brings B's end from FIN_WAIT2 to TIME_WAIT. It returns that FIN.
+func (p *Pair) FinToOrphanedFinWait2(t testing.TB, family Family) Packet {
+	t.Helper()
+	client, local, remote := p.orphanInFinWait2(t, family)
+	closeConn(t, client)
+	p.B.WaitTCPState(t, local, remote, TCPTimeWait)
+	p.A.WaitTCPState(t, remote, local, TCPNone)
+	return p.fromA(family, remote, local)
+}
+
+// orphanInFinWait2 closes B's end of a connection and waits until it is in FIN_WAIT2 without an owner; the kernel keeps
+// such a socket as a TIME_WAIT one. It returns A's end, and the addresses of B's.
+func (p *Pair) orphanInFinWait2(t testing.TB, family Family) (client *net.TCPConn, local, remote netip.AddrPort) {
+	t.Helper()
+	client, server := p.ConnectTCP(t, family)
+	local, remote = localAddr(server), remoteAddr(server)
 	// Not closed at once: an acknowledgment that comes while close still has the socket leaves it a full one.
 	if err := server.CloseWrite(); err != nil {
 		t.Fatalf("shut down %s: %v", local, err)
@@ -200,11 +223,7 @@ func (p *Pair) DataToOrphanedFinWait2(t testing.TB, family Family) Packet {
 	p.B.WaitTCPState(t, local, remote, TCPFinWait2)
 	p.A.WaitTCPState(t, remote, local, TCPCloseWait)
 	closeConn(t, server)
-	write(t, client, []byte("late"))
-	p.B.WaitCounter(t, "Tcp.OutRsts", before+1)
-	p.A.WaitTCPState(t, remote, local, TCPNone) // closed sockets leave the table
-	closeConn(t, client)
-	return p.fromB(family, local, remote)
+	return client, local, remote
 }
 
 // HalfOpenReset sends a SYN from A to a listener of B past A's TCP, which answers the SYN-ACK with a reset. It returns
@@ -257,25 +276,67 @@ func (p *Pair) DataInTimeWait(t testing.TB, family Family) Packet {
 	return p.fromB(family, segment.Source, segment.Destination)
 }
 
+// FinInTimeWait sends B's FIN once more, past its TCP, to a TIME_WAIT socket of A, as B would if A's last acknowledgment
+// had got lost (TCP_TW_RCV). It returns that segment. What follows is what follows in DataInTimeWait.
+func (p *Pair) FinInTimeWait(t testing.TB, family Family) Packet {
+	t.Helper()
+	segment := p.timeWait(t, family)
+	segment.Seq--
+	segment.Flags = FIN | ACK
+	p.B.SendSegment(t, segment)
+	p.A.WaitTCPState(t, segment.Destination, segment.Source, TCPNone)
+	return p.fromB(family, segment.Source, segment.Destination)
+}
+
+// SynInTimeWait sends a SYN from A, past its TCP, to a TIME_WAIT socket of B whose port still has a listener: it opens
+// the connection anew (TCP_TW_RCV). It returns that segment. Two more follow by themselves, both seen when it returns: B
+// answers with a SYN-ACK, and A, who has no such socket, resets it (TCPRESET_NOSOCK, TCP_RCV_RST_SYN).
+func (p *Pair) SynInTimeWait(t testing.TB, family Family) Packet {
+	t.Helper()
+	listener := p.B.ListenTCP(t, family)
+	client := p.A.DialTCP(t, endpoint(listener.Addr()))
+	server, err := listener.AcceptTCP()
+	if err != nil {
+		t.Fatalf("accept on %s: %v", listener.Addr(), err)
+	}
+	segment := p.closeFirst(t, p.B, server, p.A, client)
+	segment.Seq += 1 << 20 // behind all that was sent
+	segment.Ack, segment.Flags = 0, SYN
+	before := p.B.Counter(t, "TcpExt.EmbryonicRsts")
+	p.A.SendSegment(t, segment)
+	p.B.WaitCounter(t, "TcpExt.EmbryonicRsts", before+1)
+	if err := listener.Close(); err != nil {
+		t.Fatalf("close listener %s: %v", segment.Destination, err)
+	}
+	return p.fromA(family, segment.Source, segment.Destination)
+}
+
 // timeWait brings A's end of a connection into TIME_WAIT, B's being gone, and returns the segment that would come next
 // from B, without flags.
 func (p *Pair) timeWait(t testing.TB, family Family) Segment {
 	t.Helper()
 	client, server := p.ConnectTCP(t, family)
-	next := Segment{Source: localAddr(server), Destination: remoteAddr(server)}
-	control(t, client, func(fd int) (err error) {
+	return p.closeFirst(t, p.A, client, p.B, server)
+}
+
+// closeFirst closes a connection, first at one end, which comes into TIME_WAIT, then at the other, which is gone then. It
+// returns the segment that would come next from the other, without flags.
+func (p *Pair) closeFirst(t testing.TB, n *Namespace, first *net.TCPConn, other *Namespace, second *net.TCPConn) Segment {
+	t.Helper()
+	next := Segment{Source: localAddr(second), Destination: remoteAddr(second)}
+	control(t, first, func(fd int) (err error) {
 		next.Seq, next.Ack, err = sequence(fd)
 		return err
 	})
 	next.Seq++ // each end's FIN
 	next.Ack++
-	closeConn(t, client)
-	if n, err := server.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+	closeConn(t, first)
+	if n, err := second.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Fatalf("read from %s: got %d bytes, %v, want %v", next.Destination, n, err, io.EOF)
 	}
-	closeConn(t, server)
-	p.A.WaitTCPState(t, next.Destination, next.Source, TCPTimeWait)
-	p.B.WaitTCPState(t, next.Source, next.Destination, TCPNone)
+	closeConn(t, second)
+	n.WaitTCPState(t, next.Destination, next.Source, TCPTimeWait)
+	other.WaitTCPState(t, next.Source, next.Destination, TCPNone)
 	return next
 }
 

@@ -200,6 +200,10 @@ func TestGoldenLogs(t *testing.T) {
 		}
 	}
 	send(probes.TCPReset(), resets...)
+	late := bpf.TcptwrcvEvent{Hdr: header(1, 4, tcp, 6, 1)}
+	late6 := bpf.TcptwrcvEvent{Hdr: header(2, 6, tcp, 6, 2)}
+	late.Hdr.Flow.TcpFlags, late6.Hdr.Flow.TcpFlags = 0x11, 0x02
+	send(probes.TCPTwRcv(), record(late), record(late6))
 
 	node := header(0, 0, 0, 0, 4)
 	node.Cpu = 3

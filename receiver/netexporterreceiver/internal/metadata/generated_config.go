@@ -1730,6 +1730,26 @@ func (ms *InspectorPodTcpsummarytcptxqueueMetricConfig) Unmarshal(parser *confma
 	return nil
 }
 
+// InspectorPodTcptwrcvMetricConfig provides config for the inspector_pod_tcptwrcv metric.
+type InspectorPodTcptwrcvMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodTcptwrcvMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // InspectorPodTotallossMetricConfig provides config for the inspector_pod_totalloss metric.
 type InspectorPodTotallossMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -1991,6 +2011,7 @@ type MetricsConfig struct {
 	InspectorPodTcpsummarytcprxqueue         InspectorPodTcpsummarytcprxqueueMetricConfig         `mapstructure:"inspector_pod_tcpsummarytcprxqueue"`
 	InspectorPodTcpsummarytcptimewaitconn    InspectorPodTcpsummarytcptimewaitconnMetricConfig    `mapstructure:"inspector_pod_tcpsummarytcptimewaitconn"`
 	InspectorPodTcpsummarytcptxqueue         InspectorPodTcpsummarytcptxqueueMetricConfig         `mapstructure:"inspector_pod_tcpsummarytcptxqueue"`
+	InspectorPodTcptwrcv                     InspectorPodTcptwrcvMetricConfig                     `mapstructure:"inspector_pod_tcptwrcv"`
 	InspectorPodTotalloss                    InspectorPodTotallossMetricConfig                    `mapstructure:"inspector_pod_totalloss"`
 	InspectorPodUdpignoredmulti              InspectorPodUdpignoredmultiMetricConfig              `mapstructure:"inspector_pod_udpignoredmulti"`
 	InspectorPodUdpincsumerrors              InspectorPodUdpincsumerrorsMetricConfig              `mapstructure:"inspector_pod_udpincsumerrors"`
@@ -2251,6 +2272,9 @@ func DefaultMetricsConfig() MetricsConfig {
 		InspectorPodTcpsummarytcptxqueue: InspectorPodTcpsummarytcptxqueueMetricConfig{
 			Enabled: true,
 		},
+		InspectorPodTcptwrcv: InspectorPodTcptwrcvMetricConfig{
+			Enabled: true,
+		},
 		InspectorPodTotalloss: InspectorPodTotallossMetricConfig{
 			Enabled: true,
 		},
@@ -2311,6 +2335,7 @@ type EventsConfig struct {
 	TCPRCVRSTESTAB        EventConfig `mapstructure:"TCP_RCV_RST_ESTAB"`
 	TCPRCVRSTSYN          EventConfig `mapstructure:"TCP_RCV_RST_SYN"`
 	TCPRCVRSTTW           EventConfig `mapstructure:"TCP_RCV_RST_TW"`
+	TCPTWRCV              EventConfig `mapstructure:"TCP_TW_RCV"`
 }
 
 func DefaultEventsConfig() EventsConfig {
@@ -2340,6 +2365,9 @@ func DefaultEventsConfig() EventsConfig {
 			Enabled: true,
 		},
 		TCPRCVRSTTW: EventConfig{
+			Enabled: true,
+		},
+		TCPTWRCV: EventConfig{
 			Enabled: true,
 		},
 	}

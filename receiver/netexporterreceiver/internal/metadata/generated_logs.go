@@ -413,6 +413,51 @@ func newEventTCPRCVRSTTW(cfg EventConfig) eventTCPRCVRSTTW {
 	return e
 }
 
+type eventTCPTWRCV struct {
+	data   plog.LogRecordSlice // data buffer for generated log records.
+	config EventConfig         // event config provided by user.
+}
+
+func (e *eventTCPTWRCV) recordEvent(ctx context.Context, timestamp pcommon.Timestamp, destinationAddressAttributeValue string, destinationPortAttributeValue int64, eventNameAttributeValue string, eventSuppressedAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, sourceAddressAttributeValue string, sourcePortAttributeValue int64, tcpFlagsAttributeValue string, tcpStateAttributeValue string) {
+	if !e.config.Enabled {
+		return
+	}
+	dp := e.data.AppendEmpty()
+	dp.SetEventName("TCP_TW_RCV")
+	dp.SetTimestamp(timestamp)
+
+	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+		dp.SetTraceID(pcommon.TraceID(span.TraceID()))
+		dp.SetSpanID(pcommon.SpanID(span.SpanID()))
+	}
+	dp.Attributes().PutStr("destination.address", destinationAddressAttributeValue)
+	dp.Attributes().PutInt("destination.port", destinationPortAttributeValue)
+	dp.Attributes().PutStr("event.name", eventNameAttributeValue)
+	dp.Attributes().PutInt("event.suppressed", eventSuppressedAttributeValue)
+	dp.Attributes().PutStr("network.transport", networkTransportAttributeValue)
+	dp.Attributes().PutStr("network.type", networkTypeAttributeValue)
+	dp.Attributes().PutStr("source.address", sourceAddressAttributeValue)
+	dp.Attributes().PutInt("source.port", sourcePortAttributeValue)
+	dp.Attributes().PutStr("tcp.flags", tcpFlagsAttributeValue)
+	dp.Attributes().PutStr("tcp.state", tcpStateAttributeValue)
+
+}
+
+// emit appends recorded event data to a events slice and prepares it for recording another set of log records.
+func (e *eventTCPTWRCV) emit(lrs plog.LogRecordSlice) {
+	if e.config.Enabled && e.data.Len() > 0 {
+		e.data.MoveAndAppendTo(lrs)
+	}
+}
+
+func newEventTCPTWRCV(cfg EventConfig) eventTCPTWRCV {
+	e := eventTCPTWRCV{config: cfg}
+	if cfg.Enabled {
+		e.data = plog.NewLogRecordSlice()
+	}
+	return e
+}
+
 // LogsBuilder provides an interface for scrapers to report logs while taking care of all the transformations
 // required to produce log representation defined in metadata and user config.
 type LogsBuilder struct {
@@ -431,6 +476,7 @@ type LogsBuilder struct {
 	eventTCPRCVRSTESTAB            eventTCPRCVRSTESTAB
 	eventTCPRCVRSTSYN              eventTCPRCVRSTSYN
 	eventTCPRCVRSTTW               eventTCPRCVRSTTW
+	eventTCPTWRCV                  eventTCPTWRCV
 }
 
 // LogBuilderOption applies changes to default logs builder.
@@ -453,6 +499,7 @@ func NewLogsBuilder(lbc LogsBuilderConfig, settings receiver.Settings) *LogsBuil
 		eventTCPRCVRSTESTAB:            newEventTCPRCVRSTESTAB(lbc.Events.TCPRCVRSTESTAB),
 		eventTCPRCVRSTSYN:              newEventTCPRCVRSTSYN(lbc.Events.TCPRCVRSTSYN),
 		eventTCPRCVRSTTW:               newEventTCPRCVRSTTW(lbc.Events.TCPRCVRSTTW),
+		eventTCPTWRCV:                  newEventTCPTWRCV(lbc.Events.TCPTWRCV),
 		resourceAttributeIncludeFilter: make(map[string]filter.Filter),
 		resourceAttributeExcludeFilter: make(map[string]filter.Filter),
 	}
@@ -557,6 +604,7 @@ func (lb *LogsBuilder) EmitForResource(options ...ResourceLogsOption) {
 	lb.eventTCPRCVRSTESTAB.emit(ils.LogRecords())
 	lb.eventTCPRCVRSTSYN.emit(ils.LogRecords())
 	lb.eventTCPRCVRSTTW.emit(ils.LogRecords())
+	lb.eventTCPTWRCV.emit(ils.LogRecords())
 
 	for _, op := range options {
 		op.apply(rl)
@@ -636,4 +684,9 @@ func (lb *LogsBuilder) RecordTCPRCVRSTSYNEvent(ctx context.Context, timestamp pc
 // RecordTCPRCVRSTTWEvent adds a log record of TCP_RCV_RST_TW event.
 func (lb *LogsBuilder) RecordTCPRCVRSTTWEvent(ctx context.Context, timestamp pcommon.Timestamp, destinationAddressAttributeValue string, destinationPortAttributeValue int64, eventNameAttributeValue string, eventReasonAttributeValue string, eventSuppressedAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, sourceAddressAttributeValue string, sourcePortAttributeValue int64, tcpStateAttributeValue string) {
 	lb.eventTCPRCVRSTTW.recordEvent(ctx, timestamp, destinationAddressAttributeValue, destinationPortAttributeValue, eventNameAttributeValue, eventReasonAttributeValue, eventSuppressedAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue, sourceAddressAttributeValue, sourcePortAttributeValue, tcpStateAttributeValue)
+}
+
+// RecordTCPTWRCVEvent adds a log record of TCP_TW_RCV event.
+func (lb *LogsBuilder) RecordTCPTWRCVEvent(ctx context.Context, timestamp pcommon.Timestamp, destinationAddressAttributeValue string, destinationPortAttributeValue int64, eventNameAttributeValue string, eventSuppressedAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, sourceAddressAttributeValue string, sourcePortAttributeValue int64, tcpFlagsAttributeValue string, tcpStateAttributeValue string) {
+	lb.eventTCPTWRCV.recordEvent(ctx, timestamp, destinationAddressAttributeValue, destinationPortAttributeValue, eventNameAttributeValue, eventSuppressedAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue, sourceAddressAttributeValue, sourcePortAttributeValue, tcpFlagsAttributeValue, tcpStateAttributeValue)
 }

@@ -327,6 +327,9 @@ var MetricsInfo = metricsInfo{
 	InspectorPodTcpsummarytcptxqueue: metricInfo{
 		Name: "inspector_pod_tcpsummarytcptxqueue",
 	},
+	InspectorPodTcptwrcv: metricInfo{
+		Name: "inspector_pod_tcptwrcv",
+	},
 	InspectorPodTotalloss: metricInfo{
 		Name: "inspector_pod_totalloss",
 	},
@@ -436,6 +439,7 @@ type metricsInfo struct {
 	InspectorPodTcpsummarytcprxqueue         metricInfo
 	InspectorPodTcpsummarytcptimewaitconn    metricInfo
 	InspectorPodTcpsummarytcptxqueue         metricInfo
+	InspectorPodTcptwrcv                     metricInfo
 	InspectorPodTotalloss                    metricInfo
 	InspectorPodUdpignoredmulti              metricInfo
 	InspectorPodUdpincsumerrors              metricInfo
@@ -4722,6 +4726,58 @@ func newMetricInspectorPodTcpsummarytcptxqueue(cfg InspectorPodTcpsummarytcptxqu
 	return m
 }
 
+type metricInspectorPodTcptwrcv struct {
+	data     pmetric.Metric                   // data buffer for generated metric.
+	config   InspectorPodTcptwrcvMetricConfig // metric config provided by user.
+	capacity int                              // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_tcptwrcv metric with initial data.
+func (m *metricInspectorPodTcptwrcv) init() {
+	m.data.SetName("inspector_pod_tcptwrcv")
+	m.data.SetDescription("TCP segments other than resets that arrived for a connection in TIME_WAIT and were processed.")
+	m.data.SetUnit("{segment}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodTcptwrcv) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodTcptwrcv) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodTcptwrcv) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodTcptwrcv(cfg InspectorPodTcptwrcvMetricConfig) metricInspectorPodTcptwrcv {
+	m := metricInspectorPodTcptwrcv{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 type metricInspectorPodTotalloss struct {
 	data     pmetric.Metric                    // data buffer for generated metric.
 	config   InspectorPodTotallossMetricConfig // metric config provided by user.
@@ -5279,6 +5335,7 @@ type MetricsBuilder struct {
 	metricInspectorPodTcpsummarytcprxqueue         metricInspectorPodTcpsummarytcprxqueue
 	metricInspectorPodTcpsummarytcptimewaitconn    metricInspectorPodTcpsummarytcptimewaitconn
 	metricInspectorPodTcpsummarytcptxqueue         metricInspectorPodTcpsummarytcptxqueue
+	metricInspectorPodTcptwrcv                     metricInspectorPodTcptwrcv
 	metricInspectorPodTotalloss                    metricInspectorPodTotalloss
 	metricInspectorPodUdpignoredmulti              metricInspectorPodUdpignoredmulti
 	metricInspectorPodUdpincsumerrors              metricInspectorPodUdpincsumerrors
@@ -5392,6 +5449,7 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricInspectorPodTcpsummarytcprxqueue:         newMetricInspectorPodTcpsummarytcprxqueue(mbc.Metrics.InspectorPodTcpsummarytcprxqueue),
 		metricInspectorPodTcpsummarytcptimewaitconn:    newMetricInspectorPodTcpsummarytcptimewaitconn(mbc.Metrics.InspectorPodTcpsummarytcptimewaitconn),
 		metricInspectorPodTcpsummarytcptxqueue:         newMetricInspectorPodTcpsummarytcptxqueue(mbc.Metrics.InspectorPodTcpsummarytcptxqueue),
+		metricInspectorPodTcptwrcv:                     newMetricInspectorPodTcptwrcv(mbc.Metrics.InspectorPodTcptwrcv),
 		metricInspectorPodTotalloss:                    newMetricInspectorPodTotalloss(mbc.Metrics.InspectorPodTotalloss),
 		metricInspectorPodUdpignoredmulti:              newMetricInspectorPodUdpignoredmulti(mbc.Metrics.InspectorPodUdpignoredmulti),
 		metricInspectorPodUdpincsumerrors:              newMetricInspectorPodUdpincsumerrors(mbc.Metrics.InspectorPodUdpincsumerrors),
@@ -5601,6 +5659,7 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricInspectorPodTcpsummarytcprxqueue.emit(ils.Metrics())
 	mb.metricInspectorPodTcpsummarytcptimewaitconn.emit(ils.Metrics())
 	mb.metricInspectorPodTcpsummarytcptxqueue.emit(ils.Metrics())
+	mb.metricInspectorPodTcptwrcv.emit(ils.Metrics())
 	mb.metricInspectorPodTotalloss.emit(ils.Metrics())
 	mb.metricInspectorPodUdpignoredmulti.emit(ils.Metrics())
 	mb.metricInspectorPodUdpincsumerrors.emit(ils.Metrics())
@@ -6034,6 +6093,11 @@ func (mb *MetricsBuilder) RecordInspectorPodTcpsummarytcptimewaitconnDataPoint(t
 // RecordInspectorPodTcpsummarytcptxqueueDataPoint adds a data point to inspector_pod_tcpsummarytcptxqueue metric.
 func (mb *MetricsBuilder) RecordInspectorPodTcpsummarytcptxqueueDataPoint(ts pcommon.Timestamp, val int64) {
 	mb.metricInspectorPodTcpsummarytcptxqueue.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodTcptwrcvDataPoint adds a data point to inspector_pod_tcptwrcv metric.
+func (mb *MetricsBuilder) RecordInspectorPodTcptwrcvDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodTcptwrcv.recordDataPoint(mb.startTime, ts, val)
 }
 
 // RecordInspectorPodTotallossDataPoint adds a data point to inspector_pod_totalloss metric.

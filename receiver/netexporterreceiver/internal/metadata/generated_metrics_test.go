@@ -334,6 +334,9 @@ func TestMetricsBuilder(t *testing.T) {
 			mb.RecordInspectorPodTcpsummarytcptxqueueDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordInspectorPodTcptwrcvDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordInspectorPodTotallossDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
@@ -1625,6 +1628,20 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, "Bytes in the send queues of connections in ESTABLISHED.", mi.Description())
 					assert.Equal(t, "By", mi.Unit())
 					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_tcptwrcv":
+					assert.False(t, validatedMetrics["inspector_pod_tcptwrcv"], "Found a duplicate in the metrics slice: inspector_pod_tcptwrcv")
+					validatedMetrics["inspector_pod_tcptwrcv"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "TCP segments other than resets that arrived for a connection in TIME_WAIT and were processed.", mi.Description())
+					assert.Equal(t, "{segment}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
 					assert.Equal(t, start, dp.StartTimestamp())
 					assert.Equal(t, ts, dp.Timestamp())
 					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())

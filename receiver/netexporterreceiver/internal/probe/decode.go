@@ -113,3 +113,18 @@ func TCPState(state uint8) string {
 	}
 	return fmt.Sprintf("TCP_%d", state)
 }
+
+// TCPFlags names the flags of a TCP segment (RFC 9293 section 3.1), separated by commas.
+func TCPFlags(flags uint8) string {
+	var b []byte
+	for i, name := range [...]string{"FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"} {
+		if flags>>i&1 == 0 {
+			continue
+		}
+		if len(b) > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, name...)
+	}
+	return string(b)
+}

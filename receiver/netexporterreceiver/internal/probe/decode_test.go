@@ -77,6 +77,14 @@ func TestTCPState(t *testing.T) {
 	}
 }
 
+func TestTCPFlags(t *testing.T) {
+	for flags, want := range map[uint8]string{0: "", 0x01: "FIN", 0x12: "SYN,ACK", 0x18: "PSH,ACK", 0xff: "FIN,SYN,RST,PSH,ACK,URG,ECE,CWR"} {
+		if got := TCPFlags(flags); got != want {
+			t.Errorf("flags %#x are %q, want %q", flags, got, want)
+		}
+	}
+}
+
 func BenchmarkDecode(b *testing.B) {
 	raw := make([]byte, unsafe.Sizeof(bpf.PacketlossEvent{}))
 	b.ReportAllocs()

@@ -95,3 +95,10 @@ func TestRecordResets(t *testing.T) {
 	})
 	expect(t, recorded(s, netns.ID{}), map[string]int64{})
 }
+
+func TestRecordTimeWait(t *testing.T) {
+	here := netns.ID{Cookie: 1, Inode: 1}
+	s := timeWaitCounts{probe.Counts[bpf.TcptwrcvSegmentKey]{here: {{N: 3}}}}
+	expect(t, recorded(s, here), map[string]int64{"inspector_pod_tcptwrcv": 3})
+	expect(t, recorded(s, netns.ID{Cookie: 2}), map[string]int64{"inspector_pod_tcptwrcv": 0})
+}

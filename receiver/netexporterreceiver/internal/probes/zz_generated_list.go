@@ -19,6 +19,7 @@ func All() []probe.Definition {
 		TCPExt(),
 		TCPReset(),
 		TCPSummary(),
+		TCPTwRcv(),
 		UDP(),
 	}
 }
