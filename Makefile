@@ -165,6 +165,15 @@ bench: build ## Measure what the agent costs, next to reading /proc, and write d
 kernels-doc: ## Write docs/kernels.md from the outputs of test/vm/run: make kernels-doc LOGS='DIR/*.output'
 	@go run ./internal/cmd/kernelsdoc $(LOGS) >docs/kernels.md
 
+# The kernels are those of test/vm, which keeps them in the same place.
+VM_KERNELS := $(shell awk '!/^\#/ && NF { print $$1 }' test/vm/kernels)
+VM_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/netexporter/vm
+.PHONY: btf-corpus
+btf-corpus: ## Reduce the BTF of the kernels of test/vm to what the BPF objects want, into testdata/btf
+	@test/vm/fetch '$(VM_CACHE)/kernels' $(VM_KERNELS)
+	@go run ./internal/cmd/btfcorpus -objects bpf -o testdata/btf $(foreach k,$(VM_KERNELS),$(k)='$(VM_CACHE)/kernels/$(k)/vmlinux')
+	@go test -count=1 ./internal/kernel/corecheck || echo 'If that is as it shall be: make golden' >&2
+
 .PHONY: clean
 clean: ## Remove what was built in the tree
 	@rm -rf bin
