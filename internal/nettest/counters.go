@@ -14,7 +14,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"testing"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +33,7 @@ const (
 
 // Counters returns every counter of the namespace's /proc/net/snmp, netstat and snmp6, with keys such as "Tcp.OutRsts",
 // "TcpExt.ListenDrops" and "Udp6NoPorts". Tcp.MaxConn, which is -1, wraps.
-func (n *Namespace) Counters(t testing.TB) map[string]uint64 {
+func (n *Namespace) Counters(t T) map[string]uint64 {
 	t.Helper()
 	counters := make(map[string]uint64, 512)
 	n.Do(t, func() {
@@ -56,13 +55,13 @@ func (n *Namespace) Counters(t testing.TB) map[string]uint64 {
 }
 
 // Counter returns one counter; one that the kernel does not have is 0.
-func (n *Namespace) Counter(t testing.TB, key string) uint64 {
+func (n *Namespace) Counter(t T, key string) uint64 {
 	t.Helper()
 	return n.Counters(t)[key]
 }
 
 // WaitCounter waits until a counter is at least a value.
-func (n *Namespace) WaitCounter(t testing.TB, key string, value uint64) {
+func (n *Namespace) WaitCounter(t T, key string, value uint64) {
 	t.Helper()
 	var last uint64
 	Wait(t, fmt.Sprintf("%s of %s to reach %d", key, n.Name, value), func() bool {
@@ -72,7 +71,7 @@ func (n *Namespace) WaitCounter(t testing.TB, key string, value uint64) {
 }
 
 // readProc reads a file of /proc/net in the thread's namespace.
-func readProc(t testing.TB, name string) []byte {
+func readProc(t T, name string) []byte {
 	t.Helper()
 	data, err := os.ReadFile("/proc/thread-self/net/" + name)
 	if err != nil {
@@ -103,7 +102,7 @@ func parsePairedLines(data []byte, counters map[string]uint64) error {
 
 // TCPState returns the state of the namespace's TCP socket with these ends, TCPNone if there is none. A socket that
 // waits in FIN_WAIT2 without an owner is TCPFinWait2, though the kernel keeps it as a TIME_WAIT socket.
-func (n *Namespace) TCPState(t testing.TB, local, remote netip.AddrPort) TCPState {
+func (n *Namespace) TCPState(t T, local, remote netip.AddrPort) TCPState {
 	t.Helper()
 	name := "tcp"
 	if local.Addr().Is6() {
@@ -127,7 +126,7 @@ func (n *Namespace) TCPState(t testing.TB, local, remote netip.AddrPort) TCPStat
 }
 
 // WaitTCPState waits until a socket is in a state.
-func (n *Namespace) WaitTCPState(t testing.TB, local, remote netip.AddrPort, want TCPState) {
+func (n *Namespace) WaitTCPState(t T, local, remote netip.AddrPort, want TCPState) {
 	t.Helper()
 	Wait(t, fmt.Sprintf("socket %s-%s of %s to be in state %d", local, remote, n.Name, want), func() bool {
 		return n.TCPState(t, local, remote) == want

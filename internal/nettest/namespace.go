@@ -6,6 +6,7 @@
 package nettest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -16,9 +17,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,9 +51,22 @@ func (f Family) String() string { return fmt.Sprintf("ipv%d", int(f)) }
 // network returns the name that package net has for a transport of this family, say "tcp6".
 func (f Family) network(transport string) string { return fmt.Sprintf("%s%d", transport, int(f)) }
 
-// Namespace is a network namespace with a name under /run/netns.
+// T is what the package needs of a test, and *[testing.T] has. Fatal, Fatalf, Skip and Skipf do not return.
+type T interface {
+	Helper()
+	Cleanup(func())
+	Context() context.Context
+	Failed() bool
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Skip(args ...any)
+	Skipf(format string, args ...any)
+}
+
+// Namespace is a network namespace.
 type Namespace struct {
-	// Name is the one that `ip netns` shows.
+	// Name is the one that `ip netns` shows; a private namespace, which has none, is called after its role.
 	Name string
 	// Inode is that of the nsfs file, the number in /proc/<pid>/ns/net.
 	Inode uint64
@@ -71,45 +85,88 @@ type Pair struct {
 }
 
 // NewNamespace makes a namespace with nothing but lo, which is up.
-func NewNamespace(t testing.TB) *Namespace {
+func NewNamespace(t T) *Namespace {
 	t.Helper()
-	ip := iproute2(t)
-	name := fmt.Sprintf("nxt%dn%08x", os.Getpid(), rand.Uint32())
-	n := add(t, ip, name)[0]
-	n.configure(t, ip, "link set lo up")
+	n := add(t, fmt.Sprintf("nxt%dn%08x", os.Getpid(), rand.Uint32()))[0]
+	n.configure(t, upLoopback)
 	return n
 }
 
 // New makes two namespaces joined by a veth pair: 10.77.0.1/24 and fd77::1/64 are A's, 10.77.0.2 and fd77::2 B's. Both
 // families carry packets both ways when it returns, and no counter of TCP or UDP has moved.
-func New(t testing.TB) *Pair {
+func New(t T) *Pair {
 	t.Helper()
-	ip := iproute2(t)
 	name := fmt.Sprintf("nxt%dn%08x", os.Getpid(), rand.Uint32())
-	both := add(t, ip, name+"a", name+"b")
-	p := &Pair{A: both[0], B: both[1]}
-	// The indexes differ because the kernel takes a second over the carrier of a veth end whose peer has the same one.
-	run(t, ip, fmt.Sprintf("link add %s index 10 netns %s type veth peer name %s netns %s", Device, p.A.Name, Device, p.B.Name))
-	for i, n := range both {
+	both := add(t, name+"a", name+"b")
+	return join(t, both[0], both[1])
+}
+
+// NewPrivate is New without names: the namespaces are gone with this process, however that ends, and nothing outside them
+// is touched. It needs no program.
+func NewPrivate(t T) *Pair {
+	t.Helper()
+	requireKernel(t)
+	return join(t, unnamed(t, "a"), unnamed(t, "b"))
+}
+
+// join joins two namespaces by a veth pair.
+func join(t T, a, b *Namespace) *Pair {
+	t.Helper()
+	p := &Pair{A: a, B: b}
+	a.configure(t, func() error {
+		// The indexes differ because the kernel takes a second over the carrier of a veth end whose peer has the same one.
+		return netlink.LinkAdd(&netlink.Veth{
+			LinkAttrs:     netlink.LinkAttrs{Name: Device, Index: 10},
+			PeerName:      Device,
+			PeerNamespace: netlink.NsFd(b.handle.Fd()),
+		})
+	})
+	for i, n := range []*Namespace{a, b} {
 		n.Addresses = map[Family]netip.Addr{
 			IPv4: netip.AddrFrom4([4]byte{10, 77, 0, byte(i + 1)}),
 			IPv6: netip.AddrFrom16([16]byte{0xfd, 0x77, 15: byte(i + 1)}),
 		}
-		n.configure(t, ip,
-			"link set lo up",
-			// No link-local address: no duplicate address detection and no router solicitations of its own accord.
-			"link set "+Device+" addrgenmode none",
-			"addr add "+n.Addresses[IPv4].String()+"/24 dev "+Device,
-			"addr add "+n.Addresses[IPv6].String()+"/64 dev "+Device+" nodad",
-			"link set "+Device+" up")
+		n.configure(t, upLoopback, n.upDevice)
 	}
 	p.warmUp(t)
 	return p
 }
 
+func upLoopback() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(lo)
+}
+
+func (n *Namespace) upDevice() error {
+	device, err := netlink.LinkByName(Device)
+	if err != nil {
+		return err
+	}
+	// No link-local address: no duplicate address detection and no router solicitations of its own accord.
+	const none = 1 // IN6_ADDR_GEN_MODE_NONE of include/uapi/linux/if_link.h
+	if err := netlink.LinkSetIP6AddrGenMode(device, none); err != nil {
+		return err
+	}
+	for family, bits := range map[Family]int{IPv4: 24, IPv6: 64} {
+		address := n.Addresses[family].AsSlice()
+		err := netlink.AddrAdd(device, &netlink.Addr{
+			IPNet: &net.IPNet{IP: address, Mask: net.CIDRMask(bits, 8*len(address))},
+			Flags: unix.IFA_F_NODAD,
+		})
+		if err != nil {
+			return fmt.Errorf("add address %s: %w", n.Addresses[family], err)
+		}
+	}
+	return netlink.LinkSetUp(device)
+}
+
 // add makes the named namespaces and removes them when the test ends.
-func add(t testing.TB, ip string, names ...string) []*Namespace {
+func add(t T, names ...string) []*Namespace {
 	t.Helper()
+	ip := iproute2(t)
 	t.Cleanup(func() {
 		for _, name := range names {
 			if out, err := exec.Command(ip, "netns", "delete", name).CombinedOutput(); err != nil && !t.Failed() {
@@ -117,35 +174,63 @@ func add(t testing.TB, ip string, names ...string) []*Namespace {
 			}
 		}
 	})
-	commands := make([]string, len(names))
-	for i, name := range names {
-		commands[i] = "netns add " + name
-	}
-	run(t, ip, commands...)
 	namespaces := make([]*Namespace, len(names))
 	for i, name := range names {
-		n, err := open(name)
-		if err != nil {
-			t.Fatal(err)
+		if out, err := exec.Command(ip, "netns", "add", name).CombinedOutput(); err != nil {
+			t.Fatalf("add network namespace %s: %v: %s", name, err, out)
 		}
-		t.Cleanup(func() { _ = n.handle.Close() })
-		namespaces[i] = n
+		namespaces[i] = open(t, name, filepath.Join(netnsDir, name))
 	}
 	return namespaces
 }
 
-// open reads the identity of a namespace that exists.
-func open(name string) (*Namespace, error) {
-	handle, err := os.Open(filepath.Join(netnsDir, name))
-	if err != nil {
-		return nil, fmt.Errorf("open network namespace %s: %w", name, err)
+// unnamed makes a namespace that lives until the test ends, and no longer than this process.
+func unnamed(t T, role string) *Namespace {
+	t.Helper()
+	made := make(chan string)
+	release := make(chan struct{})
+	defer close(release)
+	go unshare(made, release)
+	path := <-made
+	if path == "" {
+		t.Fatalf("make a network namespace: %v", unix.EPERM)
 	}
+	return open(t, role, path)
+}
+
+// unshare moves a thread to a new namespace, sends the path of that, empty if it may not make one, and ends the thread
+// when it is released.
+func unshare(made chan<- string, release <-chan struct{}) {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// As in enter.
+		defer runtime.UnlockOSThread()
+		go unshare(made, release)
+		<-release
+		return
+	}
+	// Never unlocked: the thread ends with the goroutine.
+	path := fmt.Sprintf("/proc/%d/task/%d/ns/net", unix.Getpid(), unix.Gettid())
+	if unix.Unshare(unix.CLONE_NEWNET) != nil {
+		path = ""
+	}
+	made <- path
+	<-release
+}
+
+// open opens a namespace by a path to it.
+func open(t T, name, path string) *Namespace {
+	t.Helper()
+	handle, err := os.Open(path)
+	if err != nil {
+		t.Fatalf("open network namespace %s: %v", name, err)
+	}
+	t.Cleanup(func() { _ = handle.Close() })
 	n := &Namespace{Name: name, handle: handle}
 	if err := n.identify(); err != nil {
-		_ = handle.Close()
-		return nil, fmt.Errorf("identify network namespace %s: %w", name, err)
+		t.Fatalf("identify network namespace %s: %v", name, err)
 	}
-	return n, nil
+	return n
 }
 
 func (n *Namespace) identify() error {
@@ -177,7 +262,7 @@ func cookie() (uint64, error) {
 
 // Do runs f on a thread that is in the namespace, and returns when f has. What f opens stays in the namespace; a
 // goroutine that f starts is not in it. f may end the test, as it could without Do.
-func (n *Namespace) Do(t testing.TB, f func()) {
+func (n *Namespace) Do(t T, f func()) {
 	t.Helper()
 	returned := false
 	if err := n.do(func() { f(); returned = true }); err != nil {
@@ -226,24 +311,20 @@ func (n *Namespace) enter(f func(), done chan<- error) {
 	f()
 }
 
-// configure runs commands of `ip` in the namespace.
-func (n *Namespace) configure(t testing.TB, ip string, commands ...string) {
+// configure runs steps in the namespace.
+func (n *Namespace) configure(t T, steps ...func() error) {
 	t.Helper()
-	n.Do(t, func() { run(t, ip, commands...) })
+	n.Do(t, func() {
+		for _, step := range steps {
+			if err := step(); err != nil {
+				t.Fatalf("configure network namespace %s: %v", n.Name, err)
+			}
+		}
+	})
 }
 
-// run runs commands of `ip` in the thread's namespace, all by one process.
-func run(t testing.TB, ip string, commands ...string) {
-	t.Helper()
-	cmd := exec.Command(ip, "-batch", "-")
-	cmd.Stdin = strings.NewReader(strings.Join(commands, "\n") + "\n")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s %q: %v: %s", ip, commands, err, out)
-	}
-}
-
-// iproute2 returns the path of the `ip` program. Busybox's, which knows no namespaces, often comes first in PATH.
-func iproute2(t testing.TB) string {
+// requireKernel skips the test where the kernel or the user cannot have the namespaces.
+func requireKernel(t T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to make network namespaces")
@@ -251,6 +332,12 @@ func iproute2(t testing.TB) string {
 	if _, err := os.Stat("/proc/sys/net/ipv6"); err != nil {
 		t.Skipf("needs a kernel with IPv6: %v", err)
 	}
+}
+
+// iproute2 returns the path of the `ip` program. Busybox's, which knows no namespaces, often comes first in PATH.
+func iproute2(t T) string {
+	t.Helper()
+	requireKernel(t)
 	for _, name := range []string{"ip", "/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip", "/bin/ip"} {
 		path, err := exec.LookPath(name)
 		if err != nil {
@@ -266,7 +353,7 @@ func iproute2(t testing.TB) string {
 
 // warmUp returns once a packet of each family has come through each way: the devices transmit (a veth end waits for its
 // carrier asynchronously) and the neighbors are resolved. The packets are of an experimental protocol.
-func (p *Pair) warmUp(t testing.TB) {
+func (p *Pair) warmUp(t T) {
 	t.Helper()
 	for _, n := range []*Namespace{p.A, p.B} {
 		n.Do(t, func() {
@@ -283,7 +370,7 @@ func (p *Pair) warmUp(t testing.TB) {
 }
 
 // exchange sends packets until one arrives.
-func (p *Pair) exchange(t testing.TB, family Family, from, to *Namespace) {
+func (p *Pair) exchange(t T, family Family, from, to *Namespace) {
 	t.Helper()
 	const experimental = 253 // RFC 3692
 	sender := from.raw(t, family, experimental)
@@ -305,7 +392,7 @@ func (p *Pair) exchange(t testing.TB, family Family, from, to *Namespace) {
 }
 
 // Wait polls until the condition holds, and fails the test if it does not within Timeout.
-func Wait(t testing.TB, what string, condition func() bool) {
+func Wait(t T, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(Timeout); !condition(); time.Sleep(pollInterval) {
 		if time.Now().After(deadline) {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -179,14 +180,14 @@ func watched(family Family) []string {
 func TestStimuli(t *testing.T) {
 	const n = 5
 	p := New(t)
-	type stimulus = func(t testing.TB, family Family) Packet
+	type stimulus = func(t T, family Family) Packet
 	closedPort := func(connected bool) stimulus {
-		return func(t testing.TB, family Family) Packet { return p.UDPToClosedPort(t, family, n, connected) }
+		return func(t T, family Family) Packet { return p.UDPToClosedPort(t, family, n, connected) }
 	}
 	overflow := func(count int) stimulus {
-		return func(t testing.TB, family Family) Packet { return p.UDPRcvbufOverflow(t, family, count) }
+		return func(t T, family Family) Packet { return p.UDPRcvbufOverflow(t, family, count) }
 	}
-	drop := func(t testing.TB, family Family) Packet { return p.NFTDrop(t, family, n) }
+	drop := func(t T, family Family) Packet { return p.NFTDrop(t, family, n) }
 	reset, broken := moves{"Tcp.OutRsts": 1}, moves{"Tcp.EstabResets": 1}
 	tests := []struct {
 		name     string
@@ -292,4 +293,34 @@ func inode(t testing.TB, path string) uint64 {
 	var s unix.Stat_t
 	require.NoError(t, unix.Stat(path, &s))
 	return s.Ino
+}
+
+// A private pair carries traffic as a named one does, leaves nothing where others look, and goes with the test.
+func TestPrivate(t *testing.T) {
+	var inode uint64
+	t.Run("lives", func(t *testing.T) {
+		p := NewPrivate(t)
+		inode = p.B.Inode
+		if p.A.Inode == p.B.Inode {
+			t.Fatalf("both have inode %d", inode)
+		}
+		for _, family := range Families() {
+			p.UDPToClosedPort(t, family, 2, true)
+			p.ConnectClosedPort(t, family)
+		}
+		named, err := filepath.Glob(filepath.Join(netnsDir, fmt.Sprintf("nxt%dn*", os.Getpid())))
+		require.NoError(t, err)
+		assert.Empty(t, named)
+	})
+	Wait(t, "the namespace to be left by every thread", func() bool {
+		threads, err := filepath.Glob("/proc/self/task/*/ns/net")
+		if err != nil {
+			t.Fatal(err)
+		}
+		link := fmt.Sprintf("net:[%d]", inode)
+		return !slices.ContainsFunc(threads, func(path string) bool {
+			target, err := os.Readlink(path)
+			return err == nil && target == link
+		})
+	})
 }

@@ -12,14 +12,13 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
 // Hold runs a process that does nothing in the namespace until the end of the test, and returns its
 // id. It ends with this process, too.
-func (n *Namespace) Hold(t testing.TB) int {
+func (n *Namespace) Hold(t T) int {
 	t.Helper()
 	cmd := exec.Command("sleep", "infinity")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -37,7 +36,7 @@ func (n *Namespace) Hold(t testing.TB) int {
 
 // HideName takes the namespace's name away, so that nothing leads into it, and returns what gives it
 // back, which also the end of the test does.
-func (n *Namespace) HideName(t testing.TB) (restore func()) {
+func (n *Namespace) HideName(t T) (restore func()) {
 	t.Helper()
 	path := filepath.Join("/run/netns", n.Name)
 	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
@@ -53,7 +52,7 @@ func (n *Namespace) HideName(t testing.TB) (restore func()) {
 }
 
 // TrackConnections turns connection tracking on in B, until the end of the test.
-func (p *Pair) TrackConnections(t testing.TB) {
+func (p *Pair) TrackConnections(t T) {
 	t.Helper()
 	program, err := exec.LookPath("nft")
 	if err != nil {

@@ -8,7 +8,6 @@ package nettest
 import (
 	"encoding/binary"
 	"net/netip"
-	"testing"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,7 +34,7 @@ type Segment struct {
 
 // SendSegment sends a segment from the namespace, past its TCP. The socket it uses receives nothing: a raw TCP socket
 // would get copies of all segments that arrive, and drop them when it closes.
-func (n *Namespace) SendSegment(t testing.TB, s Segment) {
+func (n *Namespace) SendSegment(t T, s Segment) {
 	t.Helper()
 	family := IPv4
 	if s.Source.Addr().Is6() {

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +17,7 @@ import (
 
 // ListenTCP listens on the namespace's address of the family and a port that the kernel chooses, until the test ends.
 // Accept gives up after Timeout.
-func (n *Namespace) ListenTCP(t testing.TB, family Family) *net.TCPListener {
+func (n *Namespace) ListenTCP(t T, family Family) *net.TCPListener {
 	t.Helper()
 	var listener net.Listener
 	var err error
@@ -40,7 +39,7 @@ func (n *Namespace) ListenTCP(t testing.TB, family Family) *net.TCPListener {
 
 // DialTCP connects from the namespace to an address. The connection closes when the test ends; reads and writes give up
 // after Timeout.
-func (n *Namespace) DialTCP(t testing.TB, to netip.AddrPort) *net.TCPConn {
+func (n *Namespace) DialTCP(t T, to netip.AddrPort) *net.TCPConn {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), Timeout)
 	defer cancel()
@@ -68,7 +67,7 @@ func (n *Namespace) DialContext(ctx context.Context, network, address string) (n
 
 // ListenUDP opens an unconnected socket on the namespace's address of the family and a port that the kernel chooses. It
 // closes when the test ends; reads give up after Timeout.
-func (n *Namespace) ListenUDP(t testing.TB, family Family) *net.UDPConn {
+func (n *Namespace) ListenUDP(t T, family Family) *net.UDPConn {
 	t.Helper()
 	var conn *net.UDPConn
 	var err error
@@ -80,7 +79,7 @@ func (n *Namespace) ListenUDP(t testing.TB, family Family) *net.UDPConn {
 }
 
 // DialUDP opens a socket that is connected to an address. It closes when the test ends; reads give up after Timeout.
-func (n *Namespace) DialUDP(t testing.TB, to netip.AddrPort) *net.UDPConn {
+func (n *Namespace) DialUDP(t T, to netip.AddrPort) *net.UDPConn {
 	t.Helper()
 	conn, err := n.DialContext(t.Context(), "udp", to.String())
 	if err != nil {
@@ -90,7 +89,7 @@ func (n *Namespace) DialUDP(t testing.TB, to netip.AddrPort) *net.UDPConn {
 }
 
 // keep gives a connection its deadline, and closes it when the test ends.
-func keep(t testing.TB, conn net.Conn) net.Conn {
+func keep(t T, conn net.Conn) net.Conn {
 	t.Helper()
 	t.Cleanup(func() { _ = conn.Close() })
 	if err := conn.SetDeadline(time.Now().Add(Timeout)); err != nil {
@@ -105,7 +104,7 @@ func (n *Namespace) local(family Family) netip.AddrPort {
 }
 
 // freePort returns an address of the namespace that no socket of the transport ("tcp" or "udp") has.
-func (n *Namespace) freePort(t testing.TB, family Family, transport string) netip.AddrPort {
+func (n *Namespace) freePort(t T, family Family, transport string) netip.AddrPort {
 	t.Helper()
 	kind := unix.SOCK_STREAM
 	if transport == "udp" {
@@ -119,7 +118,7 @@ func (n *Namespace) freePort(t testing.TB, family Family, transport string) neti
 }
 
 // bound returns a socket of SOCK_STREAM or SOCK_DGRAM that has an address but no peer. The caller closes it.
-func (n *Namespace) bound(t testing.TB, family Family, kind int) (int, netip.AddrPort) {
+func (n *Namespace) bound(t T, family Family, kind int) (int, netip.AddrPort) {
 	t.Helper()
 	fd := n.socket(t, family, kind, 0)
 	err := unix.Bind(fd, sockaddr(n.local(family)))
@@ -134,12 +133,12 @@ func (n *Namespace) bound(t testing.TB, family Family, kind int) (int, netip.Add
 }
 
 // raw returns a raw socket of an IP protocol. The caller closes it.
-func (n *Namespace) raw(t testing.TB, family Family, protocol int) int {
+func (n *Namespace) raw(t T, family Family, protocol int) int {
 	t.Helper()
 	return n.socket(t, family, unix.SOCK_RAW, protocol)
 }
 
-func (n *Namespace) socket(t testing.TB, family Family, kind, protocol int) int {
+func (n *Namespace) socket(t T, family Family, kind, protocol int) int {
 	t.Helper()
 	domain := unix.AF_INET
 	if family == IPv6 {
@@ -155,7 +154,7 @@ func (n *Namespace) socket(t testing.TB, family Family, kind, protocol int) int 
 }
 
 // control runs f with the connection's file descriptor.
-func control(t testing.TB, conn syscall.Conn, f func(fd int) error) {
+func control(t T, conn syscall.Conn, f func(fd int) error) {
 	t.Helper()
 	raw, err := conn.SyscallConn()
 	if err == nil {

@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"os/exec"
 	"strings"
-	"testing"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,7 +29,7 @@ type Packet struct {
 
 // ConnectTCP returns the two ends of a connection from A to B. Both are closed when the test ends, but without regard
 // to order: what needs an order closes them itself.
-func (p *Pair) ConnectTCP(t testing.TB, family Family) (client, server *net.TCPConn) {
+func (p *Pair) ConnectTCP(t T, family Family) (client, server *net.TCPConn) {
 	t.Helper()
 	listener := p.B.ListenTCP(t, family)
 	client = p.A.DialTCP(t, endpoint(listener.Addr()))
@@ -47,7 +46,7 @@ func (p *Pair) ConnectTCP(t testing.TB, family Family) (client, server *net.TCPC
 // UDPToClosedPort sends count datagrams of 20 bytes from one socket of A to a port of B that nobody has. Each is dropped
 // by B, for want of a socket, and counted in B's NoPorts. If connected is set, the socket of A is, and so gets B's
 // answer (port unreachable) as an error; else it does not.
-func (p *Pair) UDPToClosedPort(t testing.TB, family Family, count int, connected bool) Packet {
+func (p *Pair) UDPToClosedPort(t T, family Family, count int, connected bool) Packet {
 	t.Helper()
 	destination := p.B.freePort(t, family, "udp")
 	before := p.B.Counter(t, udpCounter(family, "NoPorts"))
@@ -66,7 +65,7 @@ func (p *Pair) UDPToClosedPort(t testing.TB, family Family, count int, connected
 
 // UDPRcvbufOverflow fills the receive buffer of a UDP socket of B that nobody reads, with datagrams of 500 bytes from
 // one socket of A, and then sends on until exactly count have been dropped and counted in B's RcvbufErrors.
-func (p *Pair) UDPRcvbufOverflow(t testing.TB, family Family, count int) Packet {
+func (p *Pair) UDPRcvbufOverflow(t T, family Family, count int) Packet {
 	t.Helper()
 	receiver := p.B.ListenUDP(t, family)
 	if err := receiver.SetReadBuffer(1); err != nil { // the kernel's minimum
@@ -93,7 +92,7 @@ func (p *Pair) UDPRcvbufOverflow(t testing.TB, family Family, count int) Packet 
 
 // NFTDrop sends count datagrams of 30 bytes from one socket of A to a port of B whose packets B's nftables drop on
 // input, and waits until the rule has counted them. It skips the test if there is no `nft`.
-func (p *Pair) NFTDrop(t testing.TB, family Family, count int) Packet {
+func (p *Pair) NFTDrop(t T, family Family, count int) Packet {
 	t.Helper()
 	program, err := exec.LookPath("nft")
 	if err != nil {
@@ -130,7 +129,7 @@ func (p *Pair) NFTDrop(t testing.TB, family Family, count int) Packet {
 
 // ConnectClosedPort tries to connect from A to a port of B that nobody listens on. It returns the reset that B sends for
 // want of a socket (TCPRESET_NOSOCK) and that A receives in SYN_SENT (TCP_RCV_RST_SYN).
-func (p *Pair) ConnectClosedPort(t testing.TB, family Family) Packet {
+func (p *Pair) ConnectClosedPort(t T, family Family) Packet {
 	t.Helper()
 	destination := p.B.freePort(t, family, "tcp")
 	fd, source := p.A.bound(t, family, unix.SOCK_STREAM)
@@ -147,7 +146,7 @@ func (p *Pair) ConnectClosedPort(t testing.TB, family Family) Packet {
 
 // CloseWithUnreadData closes B's end of a connection while it holds data that was not read. It returns the reset that B
 // sends for that (TCPRESET_ACTIVE) and that A receives in ESTABLISHED (TCP_RCV_RST_ESTAB).
-func (p *Pair) CloseWithUnreadData(t testing.TB, family Family) Packet {
+func (p *Pair) CloseWithUnreadData(t T, family Family) Packet {
 	t.Helper()
 	client, server := p.ConnectTCP(t, family)
 	data := []byte("unread")
@@ -165,7 +164,7 @@ func (p *Pair) CloseWithUnreadData(t testing.TB, family Family) Packet {
 
 // LingerZeroClose closes B's end of a connection with SO_LINGER of zero seconds. It returns the reset that B sends for
 // that (TCPRESET_ACTIVE) and that A receives in ESTABLISHED (TCP_RCV_RST_ESTAB).
-func (p *Pair) LingerZeroClose(t testing.TB, family Family) Packet {
+func (p *Pair) LingerZeroClose(t T, family Family) Packet {
 	t.Helper()
 	client, server := p.ConnectTCP(t, family)
 	if err := server.SetLinger(0); err != nil {
@@ -175,7 +174,7 @@ func (p *Pair) LingerZeroClose(t testing.TB, family Family) Packet {
 }
 
 // resetByClose closes the server's end and waits until the client's has been reset.
-func (p *Pair) resetByClose(t testing.TB, family Family, client, server *net.TCPConn) Packet {
+func (p *Pair) resetByClose(t T, family Family, client, server *net.TCPConn) Packet {
 	t.Helper()
 	closeConn(t, server)
 	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
@@ -188,7 +187,7 @@ func (p *Pair) resetByClose(t testing.TB, family Family, client, server *net.TCP
 // DataToOrphanedFinWait2 closes B's end of a connection, waits until it is in FIN_WAIT2 without an owner, and sends data
 // to it. It returns the reset that B answers with (TCPRESET_PROCESS; the kernel keeps such a socket as a TIME_WAIT one)
 // and that A receives in CLOSE_WAIT.
-func (p *Pair) DataToOrphanedFinWait2(t testing.TB, family Family) Packet {
+func (p *Pair) DataToOrphanedFinWait2(t T, family Family) Packet {
 	t.Helper()
 	client, local, remote := p.orphanInFinWait2(t, family)
 	before := p.B.Counter(t, "Tcp.OutRsts")
@@ -201,7 +200,7 @@ func (p *Pair) DataToOrphanedFinWait2(t testing.TB, family Family) Packet {
 
 // FinToOrphanedFinWait2 closes both ends of a connection, B's first and without an owner before A's FIN arrives, which
 // then brings B's end from FIN_WAIT2 to TIME_WAIT. It returns that FIN.
-func (p *Pair) FinToOrphanedFinWait2(t testing.TB, family Family) Packet {
+func (p *Pair) FinToOrphanedFinWait2(t T, family Family) Packet {
 	t.Helper()
 	client, local, remote := p.orphanInFinWait2(t, family)
 	closeConn(t, client)
@@ -212,7 +211,7 @@ func (p *Pair) FinToOrphanedFinWait2(t testing.TB, family Family) Packet {
 
 // orphanInFinWait2 closes B's end of a connection and waits until it is in FIN_WAIT2 without an owner; the kernel keeps
 // such a socket as a TIME_WAIT one. It returns A's end, and the addresses of B's.
-func (p *Pair) orphanInFinWait2(t testing.TB, family Family) (client *net.TCPConn, local, remote netip.AddrPort) {
+func (p *Pair) orphanInFinWait2(t T, family Family) (client *net.TCPConn, local, remote netip.AddrPort) {
 	t.Helper()
 	client, server := p.ConnectTCP(t, family)
 	local, remote = localAddr(server), remoteAddr(server)
@@ -228,7 +227,7 @@ func (p *Pair) orphanInFinWait2(t testing.TB, family Family) (client *net.TCPCon
 
 // HalfOpenReset sends a SYN from A to a listener of B past A's TCP, which answers the SYN-ACK with a reset. It returns
 // that reset: A sends it for want of a socket (TCPRESET_NOSOCK), B receives it in SYN_RECV (TCP_RCV_RST_SYN).
-func (p *Pair) HalfOpenReset(t testing.TB, family Family) Packet {
+func (p *Pair) HalfOpenReset(t T, family Family) Packet {
 	t.Helper()
 	listener := p.B.ListenTCP(t, family)
 	source, destination := p.A.freePort(t, family, "tcp"), endpoint(listener.Addr())
@@ -243,7 +242,7 @@ func (p *Pair) HalfOpenReset(t testing.TB, family Family) Packet {
 
 // ResetInTimeWait sends a reset from B, past its TCP, to a TIME_WAIT socket of A, which ends the socket. It returns that
 // reset (TCP_RCV_RST_TW).
-func (p *Pair) ResetInTimeWait(t testing.TB, family Family) Packet {
+func (p *Pair) ResetInTimeWait(t T, family Family) Packet {
 	t.Helper()
 	segment := p.timeWait(t, family)
 	segment.Flags = RST
@@ -254,7 +253,7 @@ func (p *Pair) ResetInTimeWait(t testing.TB, family Family) Packet {
 
 // AckInTimeWait sends an empty segment from B, past its TCP, to a TIME_WAIT socket of A, which takes it without an
 // answer (TCP_TW_RCV). It returns that segment.
-func (p *Pair) AckInTimeWait(t testing.TB, family Family) Packet {
+func (p *Pair) AckInTimeWait(t T, family Family) Packet {
 	t.Helper()
 	segment := p.timeWait(t, family)
 	segment.Flags = ACK
@@ -267,7 +266,7 @@ func (p *Pair) AckInTimeWait(t testing.TB, family Family) Packet {
 // DataInTimeWait sends four bytes from B, past its TCP, to a TIME_WAIT socket of A (TCP_TW_RCV). It returns that segment.
 // Two more follow by themselves, both seen when it returns: A acknowledges what it had, and B, who has no such socket,
 // resets that (TCPRESET_NOSOCK, the same ends), which ends the TIME_WAIT socket (TCP_RCV_RST_TW).
-func (p *Pair) DataInTimeWait(t testing.TB, family Family) Packet {
+func (p *Pair) DataInTimeWait(t T, family Family) Packet {
 	t.Helper()
 	segment := p.timeWait(t, family)
 	segment.Flags, segment.Data = PSH|ACK, []byte("late")
@@ -278,7 +277,7 @@ func (p *Pair) DataInTimeWait(t testing.TB, family Family) Packet {
 
 // FinInTimeWait sends B's FIN once more, past its TCP, to a TIME_WAIT socket of A, as B would if A's last acknowledgment
 // had got lost (TCP_TW_RCV). It returns that segment. What follows is what follows in DataInTimeWait.
-func (p *Pair) FinInTimeWait(t testing.TB, family Family) Packet {
+func (p *Pair) FinInTimeWait(t T, family Family) Packet {
 	t.Helper()
 	segment := p.timeWait(t, family)
 	segment.Seq--
@@ -291,7 +290,7 @@ func (p *Pair) FinInTimeWait(t testing.TB, family Family) Packet {
 // SynInTimeWait sends a SYN from A, past its TCP, to a TIME_WAIT socket of B whose port still has a listener: it opens
 // the connection anew (TCP_TW_RCV). It returns that segment. Two more follow by themselves, both seen when it returns: B
 // answers with a SYN-ACK, and A, who has no such socket, resets it (TCPRESET_NOSOCK, TCP_RCV_RST_SYN).
-func (p *Pair) SynInTimeWait(t testing.TB, family Family) Packet {
+func (p *Pair) SynInTimeWait(t T, family Family) Packet {
 	t.Helper()
 	listener := p.B.ListenTCP(t, family)
 	client := p.A.DialTCP(t, endpoint(listener.Addr()))
@@ -313,7 +312,7 @@ func (p *Pair) SynInTimeWait(t testing.TB, family Family) Packet {
 
 // timeWait brings A's end of a connection into TIME_WAIT, B's being gone, and returns the segment that would come next
 // from B, without flags.
-func (p *Pair) timeWait(t testing.TB, family Family) Segment {
+func (p *Pair) timeWait(t T, family Family) Segment {
 	t.Helper()
 	client, server := p.ConnectTCP(t, family)
 	return p.closeFirst(t, p.A, client, p.B, server)
@@ -321,7 +320,7 @@ func (p *Pair) timeWait(t testing.TB, family Family) Segment {
 
 // closeFirst closes a connection, first at one end, which comes into TIME_WAIT, then at the other, which is gone then. It
 // returns the segment that would come next from the other, without flags.
-func (p *Pair) closeFirst(t testing.TB, n *Namespace, first *net.TCPConn, other *Namespace, second *net.TCPConn) Segment {
+func (p *Pair) closeFirst(t T, n *Namespace, first *net.TCPConn, other *Namespace, second *net.TCPConn) Segment {
 	t.Helper()
 	next := Segment{Source: localAddr(second), Destination: remoteAddr(second)}
 	control(t, first, func(fd int) (err error) {
@@ -362,7 +361,7 @@ func sequence(fd int) (receive, send uint32, err error) {
 }
 
 // sendUDP sends a datagram of zeros. The destination is the peer's if the socket is connected.
-func sendUDP(t testing.TB, conn *net.UDPConn, destination netip.AddrPort, size int) {
+func sendUDP(t T, conn *net.UDPConn, destination netip.AddrPort, size int) {
 	t.Helper()
 	payload := make([]byte, size)
 	send := func() error { _, err := conn.WriteToUDPAddrPort(payload, destination); return err }
@@ -378,14 +377,14 @@ func sendUDP(t testing.TB, conn *net.UDPConn, destination netip.AddrPort, size i
 	}
 }
 
-func write(t testing.TB, conn net.Conn, data []byte) {
+func write(t T, conn net.Conn, data []byte) {
 	t.Helper()
 	if _, err := conn.Write(data); err != nil {
 		t.Fatalf("write from %s to %s: %v", conn.LocalAddr(), conn.RemoteAddr(), err)
 	}
 }
 
-func closeConn(t testing.TB, conn net.Conn) {
+func closeConn(t T, conn net.Conn) {
 	t.Helper()
 	if err := conn.Close(); err != nil {
 		t.Fatalf("close connection from %s to %s: %v", conn.LocalAddr(), conn.RemoteAddr(), err)

@@ -229,26 +229,26 @@ func TestEveryEvent(t *testing.T) {
 	}
 	for _, stimulus := range []struct {
 		name string
-		do   func(*nettest.Pair, testing.TB, nettest.Family) nettest.Packet
+		do   func(*nettest.Pair, nettest.T, nettest.Family) nettest.Packet
 		want func(nettest.Packet) []wanted
 	}{
 		{
 			"no UDP socket",
-			func(p *nettest.Pair, t testing.TB, f nettest.Family) nettest.Packet {
+			func(p *nettest.Pair, t nettest.T, f nettest.Family) nettest.Packet {
 				return p.UDPToClosedPort(t, f, 1, true)
 			},
 			func(k nettest.Packet) []wanted { return loss(k, "NO_SOCKET") },
 		},
 		{
 			"UDP receive buffer full",
-			func(p *nettest.Pair, t testing.TB, f nettest.Family) nettest.Packet {
+			func(p *nettest.Pair, t nettest.T, f nettest.Family) nettest.Packet {
 				return p.UDPRcvbufOverflow(t, f, 1)
 			},
 			func(k nettest.Packet) []wanted { return loss(k, "SOCKET_RCVBUFF") },
 		},
 		{
 			"dropped by nftables",
-			func(p *nettest.Pair, t testing.TB, f nettest.Family) nettest.Packet { return p.NFTDrop(t, f, 1) },
+			func(p *nettest.Pair, t nettest.T, f nettest.Family) nettest.Packet { return p.NFTDrop(t, f, 1) },
 			func(k nettest.Packet) []wanted { return loss(k, "NETFILTER_DROP") },
 		},
 		{

@@ -34,7 +34,7 @@ func TestTimeWaitEvents(t *testing.T) {
 	requireRoot(t)
 	for _, stimulus := range []struct {
 		name  string
-		do    func(*nettest.Pair, testing.TB, nettest.Family) nettest.Packet
+		do    func(*nettest.Pair, nettest.T, nettest.Family) nettest.Packet
 		flags string // empty if there is no event
 		// atEntry is true if the tracepoint misses it: behind the processing a FIN does not show which
 		// of the two it was, and a SYN that opens the connection anew does not show at all.
