@@ -26,6 +26,6 @@ func newCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newBTFCommand())
+	root.AddCommand(newBTFCommand(), newSelfTestCommand())
 	return root
 }

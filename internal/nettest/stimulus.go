@@ -63,6 +63,18 @@ func (p *Pair) UDPToClosedPort(t T, family Family, count int, connected bool) Pa
 	return p.fromA(family, localAddr(conn), destination)
 }
 
+// DatagramsToClosedPort returns what sends one datagram of 20 bytes from A to a port of B that nobody has, each time it
+// is called. It does not wait for anything.
+func (p *Pair) DatagramsToClosedPort(t T, family Family) (send func() error) {
+	t.Helper()
+	destination := p.B.freePort(t, family, "udp")
+	conn := p.A.ListenUDP(t, family)
+	return func() error {
+		_, err := conn.WriteToUDPAddrPort(make([]byte, 20), destination)
+		return err
+	}
+}
+
 // UDPRcvbufOverflow fills the receive buffer of a UDP socket of B that nobody reads, with datagrams of 500 bytes from
 // one socket of A, and then sends on until exactly count have been dropped and counted in B's RcvbufErrors.
 func (p *Pair) UDPRcvbufOverflow(t T, family Family, count int) Packet {

@@ -64,6 +64,7 @@ type running struct {
 
 	resources *resources
 	budget    *budget
+	heartbeat *heartbeat // nil if there is none
 	// Counters of the kernel began with it, those of the probes with their programs.
 	sinceBoot  *metadata.MetricsBuilder
 	sinceStart *probe.MetricsBuilder
@@ -86,14 +87,14 @@ func (a *agent) sendEventsTo(set receiver.Settings, next consumer.Logs) error {
 }
 
 // Start starts the agent for the first of its receivers.
-func (a *agent) Start(_ context.Context, _ component.Host) error {
+func (a *agent) Start(ctx context.Context, _ component.Host) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.users > 0 {
 		a.users++
 		return nil
 	}
-	r, err := a.start()
+	r, err := a.start(ctx)
 	if err != nil {
 		return err
 	}
@@ -130,6 +131,9 @@ func (r *running) close() error {
 	if r.runner != nil {
 		errs = append(errs, r.runner.Shutdown())
 	}
+	if r.heartbeat != nil {
+		r.heartbeat.close()
+	}
 	if r.netlink != nil {
 		errs = append(errs, r.netlink.Close())
 	}
@@ -139,13 +143,14 @@ func (r *running) close() error {
 	return errors.Join(errs...)
 }
 
-func (a *agent) start() (_ *running, err error) {
+func (a *agent) start(ctx context.Context) (_ *running, err error) {
 	defs := a.definitions()
 	if len(defs) > 0 {
 		if err := kernel.CheckPrivileges(); err != nil {
 			return nil, err
 		}
 	}
+	tested := a.selfTest(ctx, defs)
 	k, err := a.openKernel(defs)
 	if err != nil {
 		return nil, err
@@ -166,8 +171,12 @@ func (a *agent) start() (_ *running, err error) {
 	if r.telemetry, err = newTelemetry(a.set.TelemetrySettings); err != nil {
 		return nil, err
 	}
+	r.telemetry.setSelfTest(tested)
 	if err := a.openSource(r, k, defs); err != nil {
 		return nil, err
+	}
+	if a.cfg.SelfTest {
+		a.startHeartbeat(r)
 	}
 	if err := a.startNode(r, defs); err != nil {
 		return nil, err
@@ -186,6 +195,54 @@ func (a *agent) start() (_ *running, err error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// selfTestTime bounds the self-test at the start.
+const selfTestTime = 30 * time.Second
+
+// selfTest tests the probes before they start, so that what it does is not seen, if the
+// configuration wants it. What does not work is told, and starts all the same.
+func (a *agent) selfTest(ctx context.Context, defs []probe.Definition) []SelfTestResult {
+	if !a.cfg.SelfTest || len(defs) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, selfTestTime)
+	defer cancel()
+	var names []string
+	for _, d := range defs {
+		names = append(names, d.Name)
+	}
+	results, err := SelfTest(ctx, SelfTestOptions{RootPath: a.cfg.RootPath, Probes: names})
+	if err != nil {
+		a.set.Logger.Error("Self-test did not come to its end", zap.Error(err))
+	}
+	verdicts := map[Verdict]int{}
+	for _, r := range results {
+		verdicts[r.Verdict]++
+		if r.Verdict == VerdictFailed {
+			a.set.Logger.Error("Self-test: the probe does not see what it must see", zap.String("probe", r.Probe),
+				zap.String("hook", r.Hook), zap.String("variant", r.Variant), zap.String("reason", r.Reason))
+		}
+	}
+	a.set.Logger.Info("Self-test", zap.Any("hooks", verdicts))
+	return results
+}
+
+// startHeartbeat starts the heartbeat where the collection pass meets namespaces without a process.
+func (a *agent) startHeartbeat(r *running) {
+	for _, h := range r.source.Hooks() {
+		if h.Name == netns.HookNamespaces && h.Variant == "procfs" {
+			a.set.Logger.Warn("No heartbeat: from /proc its network namespaces cannot be seen")
+			return
+		}
+	}
+	h, err := newHeartbeat(a.set)
+	if err != nil {
+		a.set.Logger.Error("No heartbeat", zap.Error(err))
+		return
+	}
+	r.heartbeat = h
+	r.telemetry.setHeartbeat(h.answers)
 }
 
 // firstPass fills the inventory, which the first events may need before the first collection, and
@@ -335,6 +392,9 @@ func needs(d probe.Definition, hook string) bool {
 	})
 }
 
+// hookNode is what a probe of facts of the node reads.
+const hookNode = "node"
+
 // startNode finds the probes whose facts of the node can be read.
 func (a *agent) startNode(r *running, defs []probe.Definition) error {
 	r.root = os.DirFS(a.cfg.RootPath)
@@ -342,7 +402,7 @@ func (a *agent) startNode(r *running, defs []probe.Definition) error {
 		if d.Node == nil {
 			continue
 		}
-		hook := kernel.Hook{Name: "node", Variant: "procfs"}
+		hook := kernel.Hook{Name: hookNode, Variant: "procfs"}
 		if _, err := d.Node(r.root); err != nil {
 			hook.Variant, hook.Err = kernel.NoVariant, err
 		} else {
@@ -360,7 +420,7 @@ func (a *agent) startNode(r *running, defs []probe.Definition) error {
 func (a *agent) startProbes(r *running, k *kernel.Kernel, defs []probe.Definition) error {
 	set := probe.Settings{Kernel: k, Names: r.names}
 	if a.events != nil {
-		a.events.inventory, a.events.names, a.events.resources = r.inventory, r.names, r.resources
+		a.events.inventory, a.events.names, a.events.resources, a.events.heartbeat = r.inventory, r.names, r.resources, r.heartbeat
 		set.Sink = a.events.consume
 	}
 	r.runner = probe.NewRunner(set)
@@ -416,13 +476,21 @@ func (a *agent) collect(context.Context) (pmetric.Metrics, error) {
 	}
 	// Before it reads: what a sample says must not be older than its time.
 	now := pcommon.NewTimestampFromTime(time.Now())
+	var beatErr error
+	if r.heartbeat != nil {
+		beatErr = r.heartbeat.beat()
+	}
 	rows, passErr := r.inventory.Pass(r.rows[:0])
 	if rows == nil {
 		return pmetric.NewMetrics(), passErr
 	}
 	r.rows = rows
-	r.telemetry.namespaces.Store(int64(len(rows)))
 	snapshots, err := r.runner.Collect(r.inventory.Known)
+	if r.heartbeat != nil {
+		r.heartbeat.listen(r, rows, snapshots, now)
+		rows = slices.DeleteFunc(rows, func(row netns.Row) bool { return r.heartbeat.owns(row.ID) })
+	}
+	r.telemetry.namespaces.Store(int64(len(rows)))
 	node, nodeErr := r.readNode()
 	for i := range rows {
 		r.recordRow(&rows[i], snapshots, node, now)
@@ -431,7 +499,7 @@ func (a *agent) collect(context.Context) (pmetric.Metrics, error) {
 	metrics := r.sinceBoot.Emit()
 	r.sinceStart.Emit().ResourceMetrics().MoveAndAppendTo(metrics.ResourceMetrics())
 	r.telemetry.setSpent(r.budget.apply(metrics))
-	if err = errors.Join(passErr, err, nodeErr); err != nil {
+	if err = errors.Join(beatErr, passErr, err, nodeErr); err != nil {
 		err = scrapererror.NewPartialScrapeError(err, 1)
 	}
 	return metrics, err

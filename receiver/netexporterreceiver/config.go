@@ -38,6 +38,9 @@ type Config struct {
 	// or folded, and counted: first the zeros of namespaces in which nothing moves, then the youngest
 	// namespaces as a whole, which become one named other.
 	MaxSeries int `mapstructure:"max_series"`
+	// SelfTest tells whether the probes are tested when they start, as by the command inspector
+	// selftest, and then go on to be tried with each pass.
+	SelfTest bool `mapstructure:"self_test"`
 	// DocumentedSpellings tells whether metrics whose documented name is misspelt are served under
 	// that name, too.
 	DocumentedSpellings bool `mapstructure:"documented_spellings"`

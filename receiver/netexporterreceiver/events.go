@@ -35,6 +35,7 @@ type eventSink struct {
 	inventory *netns.Inventory
 	names     *probe.Names
 	resources *resources
+	heartbeat *heartbeat
 }
 
 func newEventSink(set receiver.Settings, cfg *Config, next consumer.Logs, obs *receiverhelper.ObsReport) *eventSink {
@@ -60,6 +61,7 @@ func (s *eventSink) consume(d *probe.Definition, events []probe.Event) error {
 
 // logs makes the log records of events, a resource for each namespace, in order of time in each.
 func (s *eventSink) logs(d *probe.Definition, events []probe.Event) plog.Logs {
+	events = slices.DeleteFunc(events, func(e probe.Event) bool { return s.heartbeat.owns(e.NetNS()) })
 	lb := metadata.NewLogsBuilder(s.build, s.set)
 	clock := kernel.NewClock()
 	slices.SortStableFunc(events, func(a, b probe.Event) int {

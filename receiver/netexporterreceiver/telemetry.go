@@ -28,6 +28,9 @@ type telemetry struct {
 	mu    sync.Mutex
 	hooks map[string][]kernel.Hook // by probe; none if it does not run
 	stats func() ([]probe.Stats, error)
+	// verified is what the self-test said of each probe of which it could say something.
+	verified map[string]bool
+	beats    func() map[beat]uint64
 }
 
 func newTelemetry(set component.TelemetrySettings) (*telemetry, error) {
@@ -49,6 +52,8 @@ func newTelemetry(set component.TelemetrySettings) (*telemetry, error) {
 		}),
 		tb.RegisterNetexporterProbeUpCallback(t.observeUp),
 		tb.RegisterNetexporterProbeHookCallback(t.observeHooks),
+		tb.RegisterNetexporterProbeVerifiedCallback(t.observeVerified),
+		tb.RegisterNetexporterHeartbeatsCallback(t.observeBeats),
 		tb.RegisterNetexporterEventsCallback(t.observeStats(func(o metric.Int64Observer, s probe.Stats) {
 			observe(o, s.Delivered, s.Probe)
 		})),
@@ -80,6 +85,29 @@ func (t *telemetry) setSpent(s spent) {
 	t.served.Store(s.served)
 	t.zeros.Store(s.zeros)
 	t.folded.Store(s.folded)
+}
+
+// setSelfTest takes note of what the self-test has said. A probe is verified if something of it was
+// seen to work, and nothing seen to fail.
+func (t *telemetry) setSelfTest(results []SelfTestResult) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.verified = map[string]bool{}
+	for _, r := range results {
+		switch before, told := t.verified[r.Probe]; r.Verdict {
+		case VerdictOK:
+			t.verified[r.Probe] = before || !told
+		case VerdictFailed:
+			t.verified[r.Probe] = false
+		}
+	}
+}
+
+// setHeartbeat makes the answers to the heartbeat known.
+func (t *telemetry) setHeartbeat(beats func() map[beat]uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.beats = beats
 }
 
 // setStats makes the statistics of the probes known.
@@ -115,6 +143,31 @@ func (t *telemetry) observeHooks(_ context.Context, o metric.Int64Observer) erro
 			}
 			observe(o, runs, name, attribute.String("hook", h.Name), attribute.String("variant", h.Variant))
 		}
+	}
+	return nil
+}
+
+func (t *telemetry) observeVerified(_ context.Context, o metric.Int64Observer) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for name, ok := range t.verified {
+		var value uint64
+		if ok {
+			value = 1
+		}
+		observe(o, value, name)
+	}
+	return nil
+}
+
+func (t *telemetry) observeBeats(_ context.Context, o metric.Int64Observer) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.beats == nil {
+		return nil
+	}
+	for b, n := range t.beats() {
+		observe(o, n, b.probe, attribute.String("outcome", b.outcome))
 	}
 	return nil
 }

@@ -54,6 +54,32 @@ var MapAttributeHop = map[string]AttributeHop{
 	"ring_full": AttributeHopRingFull,
 }
 
+// AttributeOutcome specifies the value outcome attribute.
+type AttributeOutcome int
+
+const (
+	_ AttributeOutcome = iota
+	AttributeOutcomeMissed
+	AttributeOutcomeSeen
+)
+
+// String returns the string representation of the AttributeOutcome.
+func (av AttributeOutcome) String() string {
+	switch av {
+	case AttributeOutcomeMissed:
+		return "missed"
+	case AttributeOutcomeSeen:
+		return "seen"
+	}
+	return ""
+}
+
+// MapAttributeOutcome is a helper map of string to AttributeOutcome attribute value.
+var MapAttributeOutcome = map[string]AttributeOutcome{
+	"missed": AttributeOutcomeMissed,
+	"seen":   AttributeOutcomeSeen,
+}
+
 // AttributeState specifies the value state attribute.
 type AttributeState int
 

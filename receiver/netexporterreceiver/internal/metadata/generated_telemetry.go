@@ -31,9 +31,11 @@ type TelemetryBuilder struct {
 	NetexporterEvents           metric.Int64ObservableCounter
 	NetexporterEventsLost       metric.Int64ObservableCounter
 	NetexporterEventsSuppressed metric.Int64ObservableCounter
+	NetexporterHeartbeats       metric.Int64ObservableCounter
 	NetexporterNetns            metric.Int64ObservableGauge
 	NetexporterProbeHook        metric.Int64ObservableGauge
 	NetexporterProbeUp          metric.Int64ObservableGauge
+	NetexporterProbeVerified    metric.Int64ObservableGauge
 	NetexporterSeries           metric.Int64ObservableGauge
 }
 
@@ -93,6 +95,21 @@ func (builder *TelemetryBuilder) RegisterNetexporterEventsSuppressedCallback(cb 
 	return nil
 }
 
+// RegisterNetexporterHeartbeatsCallback sets callback for observable NetexporterHeartbeats metric.
+func (builder *TelemetryBuilder) RegisterNetexporterHeartbeatsCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.NetexporterHeartbeats, obs: o})
+		return nil
+	}, builder.NetexporterHeartbeats)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
 // RegisterNetexporterNetnsCallback sets callback for observable NetexporterNetns metric.
 func (builder *TelemetryBuilder) RegisterNetexporterNetnsCallback(cb metric.Int64Callback) error {
 	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
@@ -129,6 +146,21 @@ func (builder *TelemetryBuilder) RegisterNetexporterProbeUpCallback(cb metric.In
 		cb(ctx, &observerInt64{inst: builder.NetexporterProbeUp, obs: o})
 		return nil
 	}, builder.NetexporterProbeUp)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterNetexporterProbeVerifiedCallback sets callback for observable NetexporterProbeVerified metric.
+func (builder *TelemetryBuilder) RegisterNetexporterProbeVerifiedCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.NetexporterProbeVerified, obs: o})
+		return nil
+	}, builder.NetexporterProbeVerified)
 	if err != nil {
 		return err
 	}
@@ -199,6 +231,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		metric.WithUnit("{event}"),
 	)
 	errs = errors.Join(errs, err)
+	builder.NetexporterHeartbeats, err = builder.meter.Int64ObservableCounter(
+		"otelcol_netexporter.heartbeats",
+		metric.WithDescription("Collection passes by whether the probe has counted the datagrams to closed ports that the receiver itself sent before (self_test). [Development]"),
+		metric.WithUnit("{pass}"),
+	)
+	errs = errors.Join(errs, err)
 	builder.NetexporterNetns, err = builder.meter.Int64ObservableGauge(
 		"otelcol_netexporter.netns",
 		metric.WithDescription("Network namespaces seen by the last collection pass. [Development]"),
@@ -214,6 +252,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	builder.NetexporterProbeUp, err = builder.meter.Int64ObservableGauge(
 		"otelcol_netexporter.probe.up",
 		metric.WithDescription("1 if the probe runs with at least one hook, 0 if it was wanted and does not run. [Development]"),
+		metric.WithUnit("1"),
+	)
+	errs = errors.Join(errs, err)
+	builder.NetexporterProbeVerified, err = builder.meter.Int64ObservableGauge(
+		"otelcol_netexporter.probe.verified",
+		metric.WithDescription("1 if the self-test at the start (self_test) saw all that the probe must see, 0 if it did not. Absent without a self-test, and for a probe of which nothing could be tested. [Development]"),
 		metric.WithUnit("1"),
 	)
 	errs = errors.Join(errs, err)

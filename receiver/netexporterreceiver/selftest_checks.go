@@ -1,0 +1,236 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netexporterreceiver
+
+import (
+	"net/netip"
+	"regexp"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netexporter/netexporter/internal/nettest"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/netns"
+)
+
+// selfChecks are what the self-test makes happen. Together they exercise every hook that something
+// within private namespaces can reach.
+func selfChecks() []selfCheck {
+	return []selfCheck{
+		{"tcp", netns.HookNamespaces, "a connection to a closed port", checkTCP},
+		{"tcpext", netns.HookNamespaces, "a close with unread data", checkTCPExt},
+		{"tcpsummary", netns.HookSockets, "a connection with unread data", checkSockets},
+		{"udp", netns.HookNamespaces, "datagrams to a closed port", checkUDP},
+		{"fd", netns.HookTasks, "this process", checkFDs},
+		{"io", netns.HookTasks, "this process", checkIO},
+		{"netdev", netns.HookNetlink, "datagrams", checkDevices},
+		{"conntrack", netns.HookNetlink, "datagrams", checkConntrack},
+		{"softnet", hookNode, "datagrams", checkSoftnet},
+		{"slab", hookNode, "sockets", checkSlab},
+		{"packetloss", "drop", "a datagram to a closed port", checkLoss},
+		{"tcpreset", "sent", "a connection to a closed port", checkNoSocket},
+		{"tcpreset", "received", "a connection to a closed port", checkRefused},
+		{"tcpreset", "sent", "a close with SO_LINGER of 0", checkLinger},
+		{"tcpreset", "received", "a close with SO_LINGER of 0", checkResetByPeer},
+		{"tcpreset", "sent", "data after the close", checkLateData},
+		{"tcpreset", "silent", "a reset of a half-open connection", checkHalfOpen},
+		{"tcpreset", "silent", "a reset in TIME_WAIT", checkTimeWaitReset},
+		{"tcptwrcv", "processed", "a segment in TIME_WAIT", checkTimeWaitSegment},
+		{"net_softirq", "softirq", "traffic", checkSoftirq},
+	}
+}
+
+func checkTCP(t nettest.T, s *selfTest, f nettest.Family) {
+	k := s.pair.ConnectClosedPort(t, f)
+	s.counted(t, k.To.Inode, map[string]int64{"inspector_pod_tcpactiveopens": 1})
+	s.counted(t, k.From.Inode, map[string]int64{"inspector_pod_tcpoutrsts": 1})
+}
+
+func checkTCPExt(t nettest.T, s *selfTest, f nettest.Family) {
+	k := s.pair.CloseWithUnreadData(t, f)
+	s.counted(t, k.From.Inode, map[string]int64{"inspector_pod_tcpexttcpabortonclose": 1})
+}
+
+func checkSockets(t nettest.T, s *selfTest, f nettest.Family) {
+	client, _ := s.pair.ConnectTCP(t, f)
+	if _, err := client.Write(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	s.counted(t, s.pair.B.Inode, map[string]int64{
+		"inspector_pod_tcpsummarytcpestablishedconn": 1,
+		"inspector_pod_tcpsummarytcprxqueue":         100,
+	})
+}
+
+func checkUDP(t nettest.T, s *selfTest, f nettest.Family) {
+	s.pair.UDPToClosedPort(t, f, 3, true)
+	s.counted(t, s.pair.A.Inode, map[string]int64{"inspector_pod_udpoutdatagrams": 3})
+	s.counted(t, s.pair.B.Inode, map[string]int64{"inspector_pod_udpnoports": 3})
+}
+
+// own returns the namespace that this process is in.
+func own(t nettest.T) uint64 {
+	var stat unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &stat); err != nil {
+		t.Fatalf("find the own network namespace: %v", err)
+	}
+	return stat.Ino
+}
+
+func checkFDs(t nettest.T, s *selfTest, _ nettest.Family) {
+	s.counted(t, own(t), map[string]int64{"inspector_pod_fdopenfd": 3})
+}
+
+func checkIO(t nettest.T, s *selfTest, _ nettest.Family) {
+	s.counted(t, own(t), map[string]int64{"inspector_pod_ioioreadsyscall": 1})
+}
+
+// checkDevices asks for this process's own namespace: nothing else leads into the private ones.
+func checkDevices(t nettest.T, s *selfTest, _ nettest.Family) {
+	s.counted(t, own(t), map[string]int64{"inspector_pod_netdevrxpackets": 0, "inspector_pod_netdevtxbytes": 0})
+}
+
+func checkConntrack(t nettest.T, s *selfTest, _ nettest.Family) {
+	s.counted(t, own(t), map[string]int64{"inspector_pod_conntrackentries": 0, "inspector_pod_conntrackfound": 0})
+}
+
+func checkSoftnet(t nettest.T, s *selfTest, f nettest.Family) {
+	s.pair.UDPToClosedPort(t, f, 3, true)
+	s.counted(t, 0, map[string]int64{"inspector_node_softnetprocessed": 3})
+}
+
+func checkSlab(t nettest.T, s *selfTest, f nettest.Family) {
+	s.pair.ConnectTCP(t, f)
+	s.counted(t, 0, map[string]int64{"inspector_node_slabtcpslabobjsize": 1, "inspector_node_slabtcpslabobjnum": 1})
+}
+
+func checkLoss(t nettest.T, s *selfTest, f nettest.Family) {
+	k := s.pair.UDPToClosedPort(t, f, 1, true)
+	want := flow(f, "udp", k.Source, k.Destination)
+	want["event.reason"] = s.reason("skb_drop_reason", "NO_SOCKET")
+	want["event.location"] = symbols
+	want["event.stacktrace"] = symbols
+	s.expect(t, "PACKETLOSS", k.To.Inode, want)
+	s.counted(t, k.To.Inode, map[string]int64{"inspector_pod_abnormalalloss": 1, "inspector_pod_totalloss": 1})
+}
+
+// checkNoSocket: the event shows the segment that provoked the reset.
+func checkNoSocket(t nettest.T, s *selfTest, f nettest.Family) {
+	k := s.pair.ConnectClosedPort(t, f)
+	want := flow(f, "tcp", k.Destination, k.Source)
+	want["event.reason"] = s.reason("sk_rst_reason", "NO_SOCKET")
+	want["tcp.state"] = ""
+	s.expect(t, "TCPRESET_NOSOCK", k.From.Inode, want)
+	s.counted(t, k.From.Inode, map[string]int64{"inspector_pod_tcpreset": 1})
+}
+
+func checkRefused(t nettest.T, s *selfTest, f nettest.Family) {
+	k := s.pair.ConnectClosedPort(t, f)
+	want := flow(f, "tcp", k.Destination, k.Source)
+	want["tcp.state"] = "TCP_SYN_SENT"
+	s.expect(t, "TCP_RCV_RST_SYN", k.To.Inode, want)
+}
+
+func checkLinger(t nettest.T, s *selfTest, f nettest.Family) {
+	k := s.pair.LingerZeroClose(t, f)
+	s.expect(t, "TCPRESET_ACTIVE", k.From.Inode, flow(f, "tcp", k.Source, k.Destination))
+}
+
+func checkResetByPeer(t nettest.T, s *selfTest, f nettest.Family) {
+	k := s.pair.LingerZeroClose(t, f)
+	want := flow(f, "tcp", k.Destination, k.Source)
+	want["tcp.state"] = "TCP_ESTABLISHED"
+	s.expect(t, "TCP_RCV_RST_ESTAB", k.To.Inode, want)
+}
+
+func checkLateData(t nettest.T, s *selfTest, f nettest.Family) {
+	k := s.pair.DataToOrphanedFinWait2(t, f)
+	want := flow(f, "tcp", k.Destination, k.Source)
+	want["tcp.state"] = "TCP_TIME_WAIT" // that of an orphan in FIN_WAIT2, too
+	s.expect(t, "TCPRESET_PROCESS", k.From.Inode, want)
+}
+
+func checkHalfOpen(t nettest.T, s *selfTest, f nettest.Family) {
+	k := s.pair.HalfOpenReset(t, f)
+	want := flow(f, "tcp", k.Destination, k.Source)
+	want["tcp.state"] = "TCP_SYN_RECV"
+	s.expect(t, "TCP_RCV_RST_SYN", k.To.Inode, want)
+}
+
+func checkTimeWaitReset(t nettest.T, s *selfTest, f nettest.Family) {
+	k := s.pair.ResetInTimeWait(t, f)
+	want := flow(f, "tcp", k.Destination, k.Source)
+	want["tcp.state"] = "TCP_TIME_WAIT"
+	s.expect(t, "TCP_RCV_RST_TW", k.To.Inode, want)
+}
+
+func checkTimeWaitSegment(t nettest.T, s *selfTest, f nettest.Family) {
+	k := s.pair.AckInTimeWait(t, f)
+	want := flow(f, "tcp", k.Destination, k.Source)
+	want["tcp.state"] = "TCP_TIME_WAIT"
+	want["tcp.flags"] = "ACK"
+	s.expect(t, "TCP_TW_RCV", k.To.Inode, want)
+	s.counted(t, k.To.Inode, map[string]int64{"inspector_pod_tcptwrcv": 1})
+}
+
+// checkSoftirq: soft interrupts are the node's, so that any will do.
+func checkSoftirq(t nettest.T, s *selfTest, f nettest.Family) {
+	s.pair.UDPToClosedPort(t, f, 100, false)
+	for _, name := range []string{"NETSOFTIRQ_SCHED_SLOW", "NETSOFTIRQ_EXECUTE_SLOW"} {
+		s.expect(t, name, 0, map[string]any{
+			"softirq.vector": one("NET_RX", "NET_TX"),
+			"event.duration": longer,
+		})
+	}
+}
+
+// reason returns the name of a reason if this kernel has it, else what events have in its place.
+func (s *selfTest) reason(enum, name string) string {
+	if _, ok := s.agent.running.names.Value(enum, name); ok {
+		return name
+	}
+	return ""
+}
+
+// flow is what all events of packets have.
+func flow(f nettest.Family, transport string, source, destination netip.AddrPort) map[string]any {
+	return map[string]any{
+		"network.transport":   transport,
+		"network.type":        f.String(),
+		"source.address":      source.Addr().String(),
+		"source.port":         int64(source.Port()),
+		"destination.address": destination.Addr().String(),
+		"destination.port":    int64(destination.Port()),
+	}
+}
+
+// one accepts any of the values.
+func one(values ...string) func(any) bool {
+	return func(got any) bool {
+		for _, v := range values {
+			if got == v {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// longer accepts durations above the threshold.
+func longer(got any) bool {
+	ns, ok := got.(int64)
+	return ok && ns >= sensitivity.Nanoseconds()
+}
+
+// symbols accepts functions with offsets.
+func symbols(got any) bool {
+	symbol := regexp.MustCompile(`^[A-Za-z_][\w.]+\+0x[0-9A-F]+$`)
+	text, _ := got.(string)
+	for _, frame := range strings.Fields(text) {
+		if !symbol.MatchString(frame) {
+			return false
+		}
+	}
+	return text != ""
+}
