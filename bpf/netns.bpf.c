@@ -20,16 +20,25 @@ struct socket_totals {
 	__u64 rx_queue;
 };
 
+/* Listening TCP sockets of one network namespace. */
+struct listener_totals {
+	__u64 sockets;
+	__u64 queue; /* connections that wait to be accepted */
+	__u64 limit; /* the sum of the backlogs of listen(2), capped by net.core.somaxconn */
+	__u64 full;  /* sockets whose queue takes no more connections */
+};
+
 /* One network namespace. Counters are sums over all CPUs, indexed as the running kernel's enums say. */
 struct netns_record {
 	struct netns_id id;
 	__u64 net;      /* address of struct net */
 	__u64 hashinfo; /* address of the table of its TCP sockets */
 	__u32 ehash_size;
+	__u32 lhash2_size;
 	__u32 may_track;   /* bool: connection tracking may be on */
 	__u32 has_devices; /* bool: there is a network device other than lo */
-	__u32 pad;
 	struct socket_totals sockets;
+	struct listener_totals listeners;
 	__u64 tcp[MAX_TCP_MIB];
 	__u64 linux_mib[MAX_LINUX_MIB];
 	__u64 udp[MAX_UDP_MIB];
@@ -174,7 +183,7 @@ struct walk_ctx {
 	const void *ops;
 };
 
-static __always_inline void describe_ehash(struct net *net, struct netns_record *rec)
+static __always_inline void describe_hashinfo(struct net *net, struct netns_record *rec)
 {
 	struct inet_hashinfo *h;
 
@@ -187,6 +196,7 @@ static __always_inline void describe_ehash(struct net *net, struct netns_record 
 	}
 	rec->hashinfo = (__u64)h;
 	rec->ehash_size = BPF_CORE_READ(h, ehash_mask) + 1;
+	rec->lhash2_size = BPF_CORE_READ(h, lhash2_mask) + 1;
 }
 
 /* may_track: connection tracking hooks into PRE_ROUTING; where there is no hook at all, it is off. */
@@ -241,7 +251,7 @@ static long visit(__u32 i, struct walk_ctx *w)
 		if (count_sockets && bpf_map_update_elem(&slots, &rec->net, &slot, BPF_ANY))
 			skipped++;
 		if (count_sockets)
-			describe_ehash(net, rec);
+			describe_hashinfo(net, rec);
 		c.rec = rec;
 		c.tcp = (__u64)BPF_CORE_READ(net, mib.tcp_statistics);
 		c.linux_mib = (__u64)BPF_CORE_READ(net, mib.net_statistics);
@@ -277,7 +287,7 @@ int walk__raw_tp(__u64 *ctx)
 #define MAX_NODES 4096
 #define HEADS 16 /* buckets that are read at once, a power of two */
 
-/* Arguments of sockets, which are those of its run. */
+/* Arguments of sockets and listeners, which are those of a run. */
 struct sockets_args {
 	__u64 hashinfo;
 	__u64 first; /* bucket, a multiple of HEADS */
@@ -285,7 +295,7 @@ struct sockets_args {
 
 EXPORT(struct sockets_args, sockets_args);
 
-__u32 next_bucket; /* where the next run of sockets goes on */
+__u32 next_bucket; /* where the next run goes on */
 
 struct ehash_ctx {
 	__u64 ehash, node;
@@ -461,6 +471,104 @@ int sockets__syscall(struct sockets_args *args)
 	start_walk(&c, (void *)args->hashinfo);
 	bpf_loop(MAX_NODES / HEADS, visit_buckets_load, &c, 0);
 	bpf_rcu_read_unlock();
+	next_bucket = c.bucket;
+	return 0;
+}
+
+#define LISTEN_BUCKETS 16384 /* the most that one run of listeners looks at */
+
+/*
+ * The upper halves of what the stack holds in eight bytes are unknown to the verifier: what counts
+ * up lies there, or it would follow each value.
+ */
+struct lhash2_ctx {
+	__u64 lhash2, node;
+	__u32 size, bucket;
+	__u32 pad, nodes;
+	__u64 heads[HEADS];
+};
+
+static __always_inline void count_listener(struct sock *sk)
+{
+	__u64 net = (__u64)sock_net(sk);
+	__u32 *slot = bpf_map_lookup_elem(&slots, &net), queue, limit, key;
+	struct netns_record *rec;
+
+	/* A socket that was closed meanwhile may have come to life elsewhere: SLAB_TYPESAFE_BY_RCU. */
+	if (!slot || BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_LISTEN)
+		return;
+	key = *slot;
+	rec = bpf_map_lookup_elem(&records, &key);
+	if (!rec)
+		return;
+	queue = BPF_CORE_READ(sk, sk_ack_backlog);
+	limit = BPF_CORE_READ(sk, sk_max_ack_backlog);
+	rec->listeners.sockets++;
+	rec->listeners.queue += queue;
+	rec->listeners.limit += limit;
+	rec->listeners.full += queue > limit; /* sk_acceptq_is_full() of include/net/sock.h */
+}
+
+static long visit_listener(__u32 i, struct lhash2_ctx *c)
+{
+	struct hlist_nulls_node *node = (void *)c->node;
+
+	if (!c->node || c->node & 1)
+		return 1;
+	count_listener((void *)(c->node - bpf_core_field_offset(struct sock, __sk_common.skc_nulls_node)));
+	c->nodes++;
+	c->node = (__u64)BPF_CORE_READ(node, next);
+	return 0;
+}
+
+/* Buckets hold a lock, too, whose size depends on the kernel's configuration. */
+#define LISTEN_SIZE bpf_core_type_size(struct inet_listen_hashbucket)
+
+static long visit_listen_bucket(__u32 i, struct lhash2_ctx *c)
+{
+	c->node = c->heads[i & (HEADS - 1)];
+	if (!(c->node & 1))
+		bpf_loop(MAX_NODES, visit_listener, c, 0);
+	return 0;
+}
+
+static long visit_listen_buckets(__u32 i, struct lhash2_ctx *c)
+{
+	__u32 offset = bpf_core_field_offset(struct inet_listen_hashbucket, nulls_head), zero = 0;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
+	__u64 empty = 1;
+	int b;
+
+	if (!s || c->bucket >= c->size || c->nodes >= MAX_NODES)
+		return 1;
+	if (bpf_probe_read_kernel(s->v, HEADS * LISTEN_SIZE, (void *)(c->lhash2 + c->bucket * LISTEN_SIZE)))
+		return 1;
+	for (b = 0; b < HEADS; b++) {
+		c->heads[b] = *(__u64 *)((char *)s->v + b * LISTEN_SIZE + offset);
+		empty &= c->heads[b];
+	}
+	if (!empty)
+		bpf_loop(HEADS, visit_listen_bucket, c, 0);
+	c->bucket += HEADS;
+	return 0;
+}
+
+/*
+ * listeners adds the listening TCP sockets, all of which are in one table that the hash tables of
+ * namespaces share (inet_pernet_hashinfo_alloc() of net/ipv4/inet_hashtables.c). It is run until
+ * next_bucket has reached the table's size.
+ */
+SEC("raw_tp")
+int listeners__raw_tp(__u64 *ctx)
+{
+	struct inet_hashinfo *h = (void *)ctx[0];
+	struct lhash2_ctx c = { .bucket = ctx[1] };
+
+	REQUIRE(!bpf_core_field_exists(struct inet_connection_sock, icsk_listen_portaddr_node));
+	REQUIRE(HEADS * LISTEN_SIZE <= sizeof(((struct scratch *)0)->v));
+	c.lhash2 = (__u64)BPF_CORE_READ(h, lhash2);
+	c.size = BPF_CORE_READ(h, lhash2_mask) + 1;
+	bpf_loop(LISTEN_BUCKETS / HEADS, visit_listen_buckets, &c, 0);
 	next_bucket = c.bucket;
 	return 0;
 }

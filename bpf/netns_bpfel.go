@@ -68,15 +68,22 @@ type NetnsNetnsRecord struct {
 	Net        uint64
 	Hashinfo   uint64
 	EhashSize  uint32
+	Lhash2Size uint32
 	MayTrack   uint32
 	HasDevices uint32
-	Pad        uint32
 	Sockets    struct {
 		_           structs.HostLayout
 		Established uint64
 		TimeWait    uint64
 		TxQueue     uint64
 		RxQueue     uint64
+	}
+	Listeners struct {
+		_       structs.HostLayout
+		Sockets uint64
+		Queue   uint64
+		Limit   uint64
+		Full    uint64
 	}
 	Tcp      [16]uint64
 	LinuxMib [192]uint64
@@ -124,6 +131,7 @@ const (
 	NetnsMapRecords         = "records"
 	NetnsMapScratches       = "scratches"
 	NetnsMapSlots           = "slots"
+	NetnsProgListenersRawTp = "listeners__raw_tp"
 	NetnsProgSetupRawTp     = "setup__raw_tp"
 	NetnsProgSocketsRawTp   = "sockets__raw_tp"
 	NetnsProgSocketsSyscall = "sockets__syscall"
@@ -189,6 +197,7 @@ type NetnsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NetnsProgramSpecs struct {
+	ListenersRawTp *ebpf.ProgramSpec `ebpf:"listeners__raw_tp"`
 	SetupRawTp     *ebpf.ProgramSpec `ebpf:"setup__raw_tp"`
 	SocketsRawTp   *ebpf.ProgramSpec `ebpf:"sockets__raw_tp"`
 	SocketsSyscall *ebpf.ProgramSpec `ebpf:"sockets__syscall"`
@@ -292,6 +301,7 @@ type NetnsVariables struct {
 //
 // It can be passed to LoadNetnsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NetnsPrograms struct {
+	ListenersRawTp *ebpf.Program `ebpf:"listeners__raw_tp"`
 	SetupRawTp     *ebpf.Program `ebpf:"setup__raw_tp"`
 	SocketsRawTp   *ebpf.Program `ebpf:"sockets__raw_tp"`
 	SocketsSyscall *ebpf.Program `ebpf:"sockets__syscall"`
@@ -301,6 +311,7 @@ type NetnsPrograms struct {
 
 func (p *NetnsPrograms) Close() error {
 	return _NetnsClose(
+		p.ListenersRawTp,
 		p.SetupRawTp,
 		p.SocketsRawTp,
 		p.SocketsSyscall,

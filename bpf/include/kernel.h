@@ -130,9 +130,15 @@ struct inet_ehash_bucket {
 	struct hlist_nulls_head chain;
 };
 
+struct inet_listen_hashbucket {
+	struct hlist_nulls_head nulls_head;
+};
+
 struct inet_hashinfo {
 	struct inet_ehash_bucket *ehash;
 	unsigned int ehash_mask;
+	unsigned int lhash2_mask;
+	struct inet_listen_hashbucket *lhash2;
 };
 
 struct inet_timewait_death_row {
@@ -223,6 +229,8 @@ struct sock_common {
 
 struct sock {
 	struct sock_common __sk_common;
+	__u32 sk_ack_backlog;
+	__u32 sk_max_ack_backlog;
 };
 
 struct inet_sock {
@@ -232,6 +240,15 @@ struct inet_sock {
 
 struct inet_timewait_sock {
 	volatile unsigned char tw_substate; /* TCP_FIN_WAIT2 or TCP_TIME_WAIT; skc_state is TCP_TIME_WAIT in both */
+};
+
+struct hlist_node {
+	struct hlist_node *next;
+};
+
+struct inet_connection_sock {
+	/* commit cae3873c5b3a (v5.19) put listening sockets into lhash2 by their skc_nulls_node instead. */
+	struct hlist_node icsk_listen_portaddr_node;
 };
 
 struct tcp_sock {

@@ -9,6 +9,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 	"time"
 
@@ -35,6 +36,35 @@ func (n *Namespace) ListenTCP(t T, family Family) *net.TCPListener {
 		t.Fatalf("set deadline of listener %s: %v", l.Addr(), err)
 	}
 	return l
+}
+
+// ListenBacklog listens at an address (port 0: one that the kernel chooses) with room for backlog+1 connections that
+// nobody accepts, and returns the address. Several may listen at the same one (SO_REUSEPORT). Without a call of stop,
+// it stops when the test ends.
+func (n *Namespace) ListenBacklog(t T, at netip.AddrPort, backlog int) (local netip.AddrPort, stop func()) {
+	t.Helper()
+	family := IPv4
+	if at.Addr().Is6() {
+		family = IPv6
+	}
+	fd := n.socket(t, family, unix.SOCK_STREAM, 0)
+	stop = sync.OnceFunc(func() { closeFD(fd) })
+	t.Cleanup(stop)
+	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	if err == nil {
+		err = unix.Bind(fd, sockaddr(at))
+	}
+	if err == nil {
+		err = unix.Listen(fd, backlog)
+	}
+	if err != nil {
+		t.Fatalf("listen at %s in network namespace %s: %v", at, n.Name, err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatalf("name of socket on %s: %v", at, err)
+	}
+	return addrPort(name), stop
 }
 
 // DialTCP connects from the namespace to an address. The connection closes when the test ends; reads and writes give up

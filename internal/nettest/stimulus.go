@@ -185,6 +185,29 @@ func (p *Pair) LingerZeroClose(t T, family Family) Packet {
 	return p.resetByClose(t, family, client, server)
 }
 
+// ListenOverflow connects from A to a listener of B whose accept queue has become full of connections that nobody
+// accepts. It returns the SYN that B drops, counted in its ListenOverflows and ListenDrops.
+func (p *Pair) ListenOverflow(t T, family Family) Packet {
+	t.Helper()
+	destination, stop := p.B.ListenBacklog(t, p.B.local(family), 0)
+	p.A.DialTCP(t, destination) // queue and all
+	before := p.B.Counter(t, "TcpExt.ListenOverflows")
+	fd, source := p.A.bound(t, family, unix.SOCK_STREAM)
+	err := unix.SetNonblock(fd, true)
+	for err == nil && p.B.Counter(t, "TcpExt.ListenOverflows") == before {
+		err = unix.Connect(fd, sockaddr(destination))
+		if errors.Is(err, unix.EINPROGRESS) || errors.Is(err, unix.EALREADY) {
+			err = nil
+		}
+	}
+	if err != nil {
+		t.Fatalf("connect from %s to %s: %v", source, destination, err)
+	}
+	closeFD(fd) // no more SYNs
+	stop()
+	return p.fromA(family, source, destination)
+}
+
 // resetByClose closes the server's end and waits until the client's has been reset.
 func (p *Pair) resetByClose(t T, family Family, client, server *net.TCPConn) Packet {
 	t.Helper()

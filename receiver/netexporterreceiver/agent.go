@@ -383,6 +383,8 @@ func needs(d probe.Definition, hook string) bool {
 		switch {
 		case c.Sockets != nil:
 			return hook == netns.HookSockets
+		case c.Listeners != nil:
+			return hook == netns.HookListeners
 		case c.Tasks != nil:
 			return hook == netns.HookTasks
 		case c.Links != nil, c.Conntrack != nil:

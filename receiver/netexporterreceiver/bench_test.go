@@ -423,10 +423,19 @@ func naiveSoftnet(text string, values map[string]uint64) error {
 // BenchmarkSocketWalk is the walk of all TCP sockets, run by run: the kernel holds RCU throughout a run. What is measured
 // is the CPU time of the system call, some microseconds more than that of the program.
 func BenchmarkSocketWalk(b *testing.B) {
+	benchmarkWalk(b, netns.HookSockets, func(r bpf.NetnsNetnsRecord) uint32 { return r.EhashSize })
+}
+
+// BenchmarkListenerWalk is that of the listening ones, a table of their own.
+func BenchmarkListenerWalk(b *testing.B) {
+	benchmarkWalk(b, netns.HookListeners, func(r bpf.NetnsNetnsRecord) uint32 { return r.Lhash2Size })
+}
+
+func benchmarkWalk(b *testing.B, hook string, buckets func(bpf.NetnsNetnsRecord) uint32) {
 	a := startAlone(b)
 	p := populate(b, a, 1000, 45)
 	others := strangers(collect(b, a), p)
-	program := ownProgram(b, netns.HookSockets+"__")
+	program := ownProgram(b, hook+"__")
 	records, next := mapsOfSocketWalk(b, program)
 	var record bpf.NetnsNetnsRecord
 	require.NoError(b, records.Lookup(uint32(0), &record))
@@ -438,7 +447,7 @@ func BenchmarkSocketWalk(b *testing.B) {
 	for b.Loop() {
 		args := bpf.NetnsSocketsArgs{Hashinfo: record.Hashinfo}
 		start := readClock(b, unix.CLOCK_THREAD_CPUTIME_ID)
-		for i := 0; args.First < uint64(record.EhashSize); i++ {
+		for i := 0; args.First < uint64(buckets(record)); i++ {
 			before := readClock(b, unix.CLOCK_THREAD_CPUTIME_ID)
 			status, err := program.Run(&ebpf.RunOptions{Context: &args})
 			after := readClock(b, unix.CLOCK_THREAD_CPUTIME_ID)

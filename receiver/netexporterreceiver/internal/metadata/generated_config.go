@@ -1521,6 +1521,86 @@ func (ms *InspectorPodTcpexttcptimeoutsMetricConfig) Unmarshal(parser *confmap.C
 	return nil
 }
 
+// InspectorPodTcplistenacceptqueueMetricConfig provides config for the inspector_pod_tcplistenacceptqueue metric.
+type InspectorPodTcplistenacceptqueueMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodTcplistenacceptqueueMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodTcplistenacceptqueuefullMetricConfig provides config for the inspector_pod_tcplistenacceptqueuefull metric.
+type InspectorPodTcplistenacceptqueuefullMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodTcplistenacceptqueuefullMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodTcplistenacceptqueuelimitMetricConfig provides config for the inspector_pod_tcplistenacceptqueuelimit metric.
+type InspectorPodTcplistenacceptqueuelimitMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodTcplistenacceptqueuelimitMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodTcplistensocketsMetricConfig provides config for the inspector_pod_tcplistensockets metric.
+type InspectorPodTcplistensocketsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodTcplistensocketsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // InspectorPodTcpoutrstsMetricConfig provides config for the inspector_pod_tcpoutrsts metric.
 type InspectorPodTcpoutrstsMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -2002,6 +2082,10 @@ type MetricsConfig struct {
 	InspectorPodTcpexttcpretransfail         InspectorPodTcpexttcpretransfailMetricConfig         `mapstructure:"inspector_pod_tcpexttcpretransfail"`
 	InspectorPodTcpexttcpsynretrans          InspectorPodTcpexttcpsynretransMetricConfig          `mapstructure:"inspector_pod_tcpexttcpsynretrans"`
 	InspectorPodTcpexttcptimeouts            InspectorPodTcpexttcptimeoutsMetricConfig            `mapstructure:"inspector_pod_tcpexttcptimeouts"`
+	InspectorPodTcplistenacceptqueue         InspectorPodTcplistenacceptqueueMetricConfig         `mapstructure:"inspector_pod_tcplistenacceptqueue"`
+	InspectorPodTcplistenacceptqueuefull     InspectorPodTcplistenacceptqueuefullMetricConfig     `mapstructure:"inspector_pod_tcplistenacceptqueuefull"`
+	InspectorPodTcplistenacceptqueuelimit    InspectorPodTcplistenacceptqueuelimitMetricConfig    `mapstructure:"inspector_pod_tcplistenacceptqueuelimit"`
+	InspectorPodTcplistensockets             InspectorPodTcplistensocketsMetricConfig             `mapstructure:"inspector_pod_tcplistensockets"`
 	InspectorPodTcpoutrsts                   InspectorPodTcpoutrstsMetricConfig                   `mapstructure:"inspector_pod_tcpoutrsts"`
 	InspectorPodTcppassiveopenes             InspectorPodTcppassiveopenesMetricConfig             `mapstructure:"inspector_pod_tcppassiveopenes"`
 	InspectorPodTcppassiveopens              InspectorPodTcppassiveopensMetricConfig              `mapstructure:"inspector_pod_tcppassiveopens"`
@@ -2241,6 +2325,18 @@ func DefaultMetricsConfig() MetricsConfig {
 			Enabled: true,
 		},
 		InspectorPodTcpexttcptimeouts: InspectorPodTcpexttcptimeoutsMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodTcplistenacceptqueue: InspectorPodTcplistenacceptqueueMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodTcplistenacceptqueuefull: InspectorPodTcplistenacceptqueuefullMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodTcplistenacceptqueuelimit: InspectorPodTcplistenacceptqueuelimitMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodTcplistensockets: InspectorPodTcplistensocketsMetricConfig{
 			Enabled: true,
 		},
 		InspectorPodTcpoutrsts: InspectorPodTcpoutrstsMetricConfig{

@@ -325,6 +325,18 @@ var MetricsInfo = metricsInfo{
 	InspectorPodTcpexttcptimeouts: metricInfo{
 		Name: "inspector_pod_tcpexttcptimeouts",
 	},
+	InspectorPodTcplistenacceptqueue: metricInfo{
+		Name: "inspector_pod_tcplistenacceptqueue",
+	},
+	InspectorPodTcplistenacceptqueuefull: metricInfo{
+		Name: "inspector_pod_tcplistenacceptqueuefull",
+	},
+	InspectorPodTcplistenacceptqueuelimit: metricInfo{
+		Name: "inspector_pod_tcplistenacceptqueuelimit",
+	},
+	InspectorPodTcplistensockets: metricInfo{
+		Name: "inspector_pod_tcplistensockets",
+	},
 	InspectorPodTcpoutrsts: metricInfo{
 		Name: "inspector_pod_tcpoutrsts",
 	},
@@ -456,6 +468,10 @@ type metricsInfo struct {
 	InspectorPodTcpexttcpretransfail         metricInfo
 	InspectorPodTcpexttcpsynretrans          metricInfo
 	InspectorPodTcpexttcptimeouts            metricInfo
+	InspectorPodTcplistenacceptqueue         metricInfo
+	InspectorPodTcplistenacceptqueuefull     metricInfo
+	InspectorPodTcplistenacceptqueuelimit    metricInfo
+	InspectorPodTcplistensockets             metricInfo
 	InspectorPodTcpoutrsts                   metricInfo
 	InspectorPodTcppassiveopenes             metricInfo
 	InspectorPodTcppassiveopens              metricInfo
@@ -4250,6 +4266,206 @@ func newMetricInspectorPodTcpexttcptimeouts(cfg InspectorPodTcpexttcptimeoutsMet
 	return m
 }
 
+type metricInspectorPodTcplistenacceptqueue struct {
+	data     pmetric.Metric                               // data buffer for generated metric.
+	config   InspectorPodTcplistenacceptqueueMetricConfig // metric config provided by user.
+	capacity int                                          // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_tcplistenacceptqueue metric with initial data.
+func (m *metricInspectorPodTcplistenacceptqueue) init() {
+	m.data.SetName("inspector_pod_tcplistenacceptqueue")
+	m.data.SetDescription("Connections that wait in the accept queues of listening TCP sockets.")
+	m.data.SetUnit("{connection}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorPodTcplistenacceptqueue) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodTcplistenacceptqueue) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodTcplistenacceptqueue) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodTcplistenacceptqueue(cfg InspectorPodTcplistenacceptqueueMetricConfig) metricInspectorPodTcplistenacceptqueue {
+	m := metricInspectorPodTcplistenacceptqueue{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodTcplistenacceptqueuefull struct {
+	data     pmetric.Metric                                   // data buffer for generated metric.
+	config   InspectorPodTcplistenacceptqueuefullMetricConfig // metric config provided by user.
+	capacity int                                              // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_tcplistenacceptqueuefull metric with initial data.
+func (m *metricInspectorPodTcplistenacceptqueuefull) init() {
+	m.data.SetName("inspector_pod_tcplistenacceptqueuefull")
+	m.data.SetDescription("Listening TCP sockets whose accept queue is full, so that new connections are dropped.")
+	m.data.SetUnit("{socket}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorPodTcplistenacceptqueuefull) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodTcplistenacceptqueuefull) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodTcplistenacceptqueuefull) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodTcplistenacceptqueuefull(cfg InspectorPodTcplistenacceptqueuefullMetricConfig) metricInspectorPodTcplistenacceptqueuefull {
+	m := metricInspectorPodTcplistenacceptqueuefull{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodTcplistenacceptqueuelimit struct {
+	data     pmetric.Metric                                    // data buffer for generated metric.
+	config   InspectorPodTcplistenacceptqueuelimitMetricConfig // metric config provided by user.
+	capacity int                                               // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_tcplistenacceptqueuelimit metric with initial data.
+func (m *metricInspectorPodTcplistenacceptqueuelimit) init() {
+	m.data.SetName("inspector_pod_tcplistenacceptqueuelimit")
+	m.data.SetDescription("Limits of the accept queues of listening TCP sockets, added up.")
+	m.data.SetUnit("{connection}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorPodTcplistenacceptqueuelimit) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodTcplistenacceptqueuelimit) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodTcplistenacceptqueuelimit) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodTcplistenacceptqueuelimit(cfg InspectorPodTcplistenacceptqueuelimitMetricConfig) metricInspectorPodTcplistenacceptqueuelimit {
+	m := metricInspectorPodTcplistenacceptqueuelimit{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodTcplistensockets struct {
+	data     pmetric.Metric                           // data buffer for generated metric.
+	config   InspectorPodTcplistensocketsMetricConfig // metric config provided by user.
+	capacity int                                      // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_tcplistensockets metric with initial data.
+func (m *metricInspectorPodTcplistensockets) init() {
+	m.data.SetName("inspector_pod_tcplistensockets")
+	m.data.SetDescription("Listening TCP sockets.")
+	m.data.SetUnit("{socket}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricInspectorPodTcplistensockets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodTcplistensockets) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodTcplistensockets) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodTcplistensockets(cfg InspectorPodTcplistensocketsMetricConfig) metricInspectorPodTcplistensockets {
+	m := metricInspectorPodTcplistensockets{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 type metricInspectorPodTcpoutrsts struct {
 	data     pmetric.Metric                     // data buffer for generated metric.
 	config   InspectorPodTcpoutrstsMetricConfig // metric config provided by user.
@@ -5352,6 +5568,10 @@ type MetricsBuilder struct {
 	metricInspectorPodTcpexttcpretransfail         metricInspectorPodTcpexttcpretransfail
 	metricInspectorPodTcpexttcpsynretrans          metricInspectorPodTcpexttcpsynretrans
 	metricInspectorPodTcpexttcptimeouts            metricInspectorPodTcpexttcptimeouts
+	metricInspectorPodTcplistenacceptqueue         metricInspectorPodTcplistenacceptqueue
+	metricInspectorPodTcplistenacceptqueuefull     metricInspectorPodTcplistenacceptqueuefull
+	metricInspectorPodTcplistenacceptqueuelimit    metricInspectorPodTcplistenacceptqueuelimit
+	metricInspectorPodTcplistensockets             metricInspectorPodTcplistensockets
 	metricInspectorPodTcpoutrsts                   metricInspectorPodTcpoutrsts
 	metricInspectorPodTcppassiveopenes             metricInspectorPodTcppassiveopenes
 	metricInspectorPodTcppassiveopens              metricInspectorPodTcppassiveopens
@@ -5466,6 +5686,10 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricInspectorPodTcpexttcpretransfail:         newMetricInspectorPodTcpexttcpretransfail(mbc.Metrics.InspectorPodTcpexttcpretransfail),
 		metricInspectorPodTcpexttcpsynretrans:          newMetricInspectorPodTcpexttcpsynretrans(mbc.Metrics.InspectorPodTcpexttcpsynretrans),
 		metricInspectorPodTcpexttcptimeouts:            newMetricInspectorPodTcpexttcptimeouts(mbc.Metrics.InspectorPodTcpexttcptimeouts),
+		metricInspectorPodTcplistenacceptqueue:         newMetricInspectorPodTcplistenacceptqueue(mbc.Metrics.InspectorPodTcplistenacceptqueue),
+		metricInspectorPodTcplistenacceptqueuefull:     newMetricInspectorPodTcplistenacceptqueuefull(mbc.Metrics.InspectorPodTcplistenacceptqueuefull),
+		metricInspectorPodTcplistenacceptqueuelimit:    newMetricInspectorPodTcplistenacceptqueuelimit(mbc.Metrics.InspectorPodTcplistenacceptqueuelimit),
+		metricInspectorPodTcplistensockets:             newMetricInspectorPodTcplistensockets(mbc.Metrics.InspectorPodTcplistensockets),
 		metricInspectorPodTcpoutrsts:                   newMetricInspectorPodTcpoutrsts(mbc.Metrics.InspectorPodTcpoutrsts),
 		metricInspectorPodTcppassiveopenes:             newMetricInspectorPodTcppassiveopenes(mbc.Metrics.InspectorPodTcppassiveopenes),
 		metricInspectorPodTcppassiveopens:              newMetricInspectorPodTcppassiveopens(mbc.Metrics.InspectorPodTcppassiveopens),
@@ -5676,6 +5900,10 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricInspectorPodTcpexttcpretransfail.emit(ils.Metrics())
 	mb.metricInspectorPodTcpexttcpsynretrans.emit(ils.Metrics())
 	mb.metricInspectorPodTcpexttcptimeouts.emit(ils.Metrics())
+	mb.metricInspectorPodTcplistenacceptqueue.emit(ils.Metrics())
+	mb.metricInspectorPodTcplistenacceptqueuefull.emit(ils.Metrics())
+	mb.metricInspectorPodTcplistenacceptqueuelimit.emit(ils.Metrics())
+	mb.metricInspectorPodTcplistensockets.emit(ils.Metrics())
 	mb.metricInspectorPodTcpoutrsts.emit(ils.Metrics())
 	mb.metricInspectorPodTcppassiveopenes.emit(ils.Metrics())
 	mb.metricInspectorPodTcppassiveopens.emit(ils.Metrics())
@@ -6074,6 +6302,26 @@ func (mb *MetricsBuilder) RecordInspectorPodTcpexttcpsynretransDataPoint(ts pcom
 // RecordInspectorPodTcpexttcptimeoutsDataPoint adds a data point to inspector_pod_tcpexttcptimeouts metric.
 func (mb *MetricsBuilder) RecordInspectorPodTcpexttcptimeoutsDataPoint(ts pcommon.Timestamp, val int64) {
 	mb.metricInspectorPodTcpexttcptimeouts.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodTcplistenacceptqueueDataPoint adds a data point to inspector_pod_tcplistenacceptqueue metric.
+func (mb *MetricsBuilder) RecordInspectorPodTcplistenacceptqueueDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodTcplistenacceptqueue.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodTcplistenacceptqueuefullDataPoint adds a data point to inspector_pod_tcplistenacceptqueuefull metric.
+func (mb *MetricsBuilder) RecordInspectorPodTcplistenacceptqueuefullDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodTcplistenacceptqueuefull.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodTcplistenacceptqueuelimitDataPoint adds a data point to inspector_pod_tcplistenacceptqueuelimit metric.
+func (mb *MetricsBuilder) RecordInspectorPodTcplistenacceptqueuelimitDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodTcplistenacceptqueuelimit.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodTcplistensocketsDataPoint adds a data point to inspector_pod_tcplistensockets metric.
+func (mb *MetricsBuilder) RecordInspectorPodTcplistensocketsDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodTcplistensockets.recordDataPoint(mb.startTime, ts, val)
 }
 
 // RecordInspectorPodTcpoutrstsDataPoint adds a data point to inspector_pod_tcpoutrsts metric.

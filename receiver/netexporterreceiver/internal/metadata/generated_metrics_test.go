@@ -304,6 +304,18 @@ func TestMetricsBuilder(t *testing.T) {
 			mb.RecordInspectorPodTcpexttcptimeoutsDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordInspectorPodTcplistenacceptqueueDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodTcplistenacceptqueuefullDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodTcplistenacceptqueuelimitDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodTcplistensocketsDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordInspectorPodTcpoutrstsDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
@@ -1475,6 +1487,54 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.True(t, mi.Sum().IsMonotonic())
 					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
 					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_tcplistenacceptqueue":
+					assert.False(t, validatedMetrics["inspector_pod_tcplistenacceptqueue"], "Found a duplicate in the metrics slice: inspector_pod_tcplistenacceptqueue")
+					validatedMetrics["inspector_pod_tcplistenacceptqueue"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Connections that wait in the accept queues of listening TCP sockets.", mi.Description())
+					assert.Equal(t, "{connection}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_tcplistenacceptqueuefull":
+					assert.False(t, validatedMetrics["inspector_pod_tcplistenacceptqueuefull"], "Found a duplicate in the metrics slice: inspector_pod_tcplistenacceptqueuefull")
+					validatedMetrics["inspector_pod_tcplistenacceptqueuefull"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Listening TCP sockets whose accept queue is full, so that new connections are dropped.", mi.Description())
+					assert.Equal(t, "{socket}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_tcplistenacceptqueuelimit":
+					assert.False(t, validatedMetrics["inspector_pod_tcplistenacceptqueuelimit"], "Found a duplicate in the metrics slice: inspector_pod_tcplistenacceptqueuelimit")
+					validatedMetrics["inspector_pod_tcplistenacceptqueuelimit"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Limits of the accept queues of listening TCP sockets, added up.", mi.Description())
+					assert.Equal(t, "{connection}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_tcplistensockets":
+					assert.False(t, validatedMetrics["inspector_pod_tcplistensockets"], "Found a duplicate in the metrics slice: inspector_pod_tcplistensockets")
+					validatedMetrics["inspector_pod_tcplistensockets"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Listening TCP sockets.", mi.Description())
+					assert.Equal(t, "{socket}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
 					assert.Equal(t, start, dp.StartTimestamp())
 					assert.Equal(t, ts, dp.Timestamp())
 					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())

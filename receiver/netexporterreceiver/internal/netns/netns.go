@@ -32,8 +32,8 @@ type Namespace struct {
 	Owner
 }
 
-// Counter tells where a counter of a namespace is. Exactly one of MIB, Sockets, Tasks, Links and
-// Conntrack is set.
+// Counter tells where a counter of a namespace is. Exactly one of MIB, Sockets, Listeners, Tasks,
+// Links and Conntrack is set.
 type Counter struct {
 	// MIB is the member of the kernel's enum that indexes it: TCP_MIB_*, UDP_MIB_* or LINUX_MIB_*
 	// (include/uapi/linux/snmp.h). A UDP_MIB_* is the sum of IPv4 and IPv6.
@@ -43,6 +43,8 @@ type Counter struct {
 	Proc []string
 	// Sockets takes it from the TCP sockets of the namespace.
 	Sockets func(*Sockets) uint64
+	// Listeners takes it from the listening TCP sockets of the namespace.
+	Listeners func(*Listeners) uint64
 	// Tasks takes it from the processes in the namespace.
 	Tasks func(*Usage) uint64
 	// Links takes it from the interfaces of the namespace.
@@ -56,6 +58,16 @@ type Sockets struct {
 	Established, TimeWait uint64
 	// Bytes in the queues of established connections.
 	TxQueue, RxQueue uint64
+}
+
+// Listeners sums up the listening TCP sockets of a namespace, IPv4 and IPv6.
+type Listeners struct {
+	Sockets uint64
+	// Connections in their accept queues, and how many there may be: the kernel refuses a connection
+	// only once a queue is longer than its limit.
+	AcceptQueue, Limit uint64
+	// Sockets whose queue takes no more connections.
+	Full uint64
 }
 
 // Usage is what processes have and have done.
@@ -123,7 +135,7 @@ type Source interface {
 	// Host returns the namespace of the host.
 	Host() (ID, error)
 	// Hooks returns the mechanisms behind the rows, the counters of sockets and the tasks, as hooks
-	// HookNamespaces, HookSockets and HookTasks.
+	// HookNamespaces, HookSockets, HookListeners and HookTasks.
 	Hooks() []kernel.Hook
 	Close() error
 }
@@ -132,6 +144,7 @@ type Source interface {
 const (
 	HookNamespaces = "namespaces"
 	HookSockets    = "sockets"
+	HookListeners  = "listeners"
 	HookTasks      = "tasks"
 	HookNetlink    = "netlink"
 )

@@ -164,7 +164,7 @@ func (p *proc) Rows(rows []Row) ([]Row, error) {
 func (p *proc) Serves() []bool {
 	serves := make([]bool, len(p.counters))
 	for i, c := range p.counters {
-		serves[i] = c.Sockets == nil
+		serves[i] = c.Sockets == nil && c.Listeners == nil
 	}
 	return serves
 }
@@ -180,9 +180,11 @@ func (p *proc) Host() (ID, error) {
 }
 
 func (p *proc) Hooks() []kernel.Hook {
+	slow := errors.New("/proc/net/tcp would take milliseconds for each namespace")
 	return []kernel.Hook{
 		{Name: HookNamespaces, Variant: "procfs"},
-		{Name: HookSockets, Variant: kernel.NoVariant, Err: errors.New("/proc/net/tcp would take milliseconds for each namespace")},
+		{Name: HookSockets, Variant: kernel.NoVariant, Err: slow},
+		{Name: HookListeners, Variant: kernel.NoVariant, Err: slow},
 		{Name: HookTasks, Variant: "procfs"},
 	}
 }

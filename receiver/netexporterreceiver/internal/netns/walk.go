@@ -65,13 +65,17 @@ func NewWalk(k *kernel.Kernel, procRoot string, counters []Counter) (Source, err
 
 // reader returns what takes a counter from a record, nil if this kernel does not have it.
 func reader(k *kernel.Kernel, c Counter) func(*bpf.NetnsNetnsRecord) uint64 {
-	if c.MIB == "" && c.Sockets == nil {
-		return nil // not the kernel's pass to read
-	}
-	if c.Sockets != nil {
+	switch {
+	case c.Sockets != nil:
 		return func(r *bpf.NetnsNetnsRecord) uint64 {
 			return c.Sockets(&Sockets{r.Sockets.Established, r.Sockets.TimeWait, r.Sockets.TxQueue, r.Sockets.RxQueue})
 		}
+	case c.Listeners != nil:
+		return func(r *bpf.NetnsNetnsRecord) uint64 {
+			return c.Listeners(&Listeners{r.Listeners.Sockets, r.Listeners.Queue, r.Listeners.Limit, r.Listeners.Full})
+		}
+	case c.MIB == "":
+		return nil // not the kernel's pass to read
 	}
 	index, ok := k.Value(c.MIB)
 	if !ok {
@@ -106,7 +110,7 @@ func (w *walk) open() (err error) {
 	spec.Maps[bpf.NetnsMapRecords].MaxEntries = w.capacity
 	spec.Maps[bpf.NetnsMapSlots].MaxEntries = 2 * w.capacity // those of the pass before are deleted after this one
 	if err := errors.Join(
-		spec.Variables[bpf.NetnsVarCountSockets].Set(w.wantsSockets()),
+		spec.Variables[bpf.NetnsVarCountSockets].Set(w.wantsSockets() || w.wantsListeners()),
 		spec.Variables[bpf.NetnsVarCountFds].Set(w.proc.wantsTasks),
 		spec.Variables[bpf.NetnsVarCountIo].Set(w.proc.wantsTasks),
 		spec.Variables[bpf.NetnsVarPossibleCpus].Set(uint32(cpus)),
@@ -143,6 +147,10 @@ func (w *walk) open() (err error) {
 
 func (w *walk) wantsSockets() bool {
 	return slices.ContainsFunc(w.wanted, func(c Counter) bool { return c.Sockets != nil })
+}
+
+func (w *walk) wantsListeners() bool {
+	return slices.ContainsFunc(w.wanted, func(c Counter) bool { return c.Listeners != nil })
 }
 
 // run runs the program of a hook with the given arguments, nil for none.
@@ -198,8 +206,16 @@ func (w *walk) rows(rows []Row, records []bpf.NetnsNetnsRecord) ([]Row, error) {
 	if err := w.readRecords(records); err != nil {
 		return rows, err
 	}
-	if w.wantsSockets() && w.object.Program(HookSockets) != nil {
-		err := errors.Join(w.forgetNets(records), w.countSockets(records))
+	sockets := w.wantsSockets() && w.object.Program(HookSockets) != nil
+	listeners := w.wantsListeners() && w.object.Program(HookListeners) != nil
+	if sockets || listeners {
+		err := w.forgetNets(records)
+		if sockets {
+			err = errors.Join(err, w.countSockets(records))
+		}
+		if listeners { // in one table for all
+			err = errors.Join(err, w.walkTable(HookListeners, records[0].Hashinfo, records[0].Lhash2Size))
+		}
 		if err = errors.Join(err, w.readRecords(records)); err != nil {
 			return rows, err
 		}
@@ -253,20 +269,28 @@ func (w *walk) countSockets(records []bpf.NetnsNetnsRecord) error {
 			continue
 		}
 		seen[r.Hashinfo] = true
-		args := bpf.NetnsSocketsArgs{Hashinfo: r.Hashinfo}
-		for args.First < uint64(r.EhashSize) {
-			if err := run(w.object, HookSockets, &args); err != nil {
-				return err
-			}
-			var next uint32
-			if err := w.object.Variables[bpf.NetnsVarNextBucket].Get(&next); err != nil {
-				return fmt.Errorf("read netns: %w", err)
-			}
-			if uint64(next) <= args.First {
-				break // the table has gone with its namespace
-			}
-			args.First = uint64(next)
+		if err := w.walkTable(HookSockets, r.Hashinfo, r.EhashSize); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// walkTable runs the program of a hook until it has walked all buckets of a hash table.
+func (w *walk) walkTable(hook string, hashinfo uint64, buckets uint32) error {
+	args := bpf.NetnsSocketsArgs{Hashinfo: hashinfo}
+	for args.First < uint64(buckets) {
+		if err := run(w.object, hook, &args); err != nil {
+			return err
+		}
+		var next uint32
+		if err := w.object.Variables[bpf.NetnsVarNextBucket].Get(&next); err != nil {
+			return fmt.Errorf("read netns: %w", err)
+		}
+		if uint64(next) <= args.First {
+			return nil // the table has gone with its namespace
+		}
+		args.First = uint64(next)
 	}
 	return nil
 }
@@ -287,11 +311,16 @@ func nextRow(rows *[]Row, values int) *Row {
 }
 
 func (w *walk) Serves() []bool {
-	sockets := w.object.Program(HookSockets) != nil
 	serves := make([]bool, len(w.read))
 	for i, read := range w.read {
-		c := w.wanted[i]
-		serves[i] = c.MIB == "" && c.Sockets == nil || read != nil && (c.Sockets == nil || sockets)
+		switch c := w.wanted[i]; {
+		case c.Sockets != nil:
+			serves[i] = w.object.Program(HookSockets) != nil
+		case c.Listeners != nil:
+			serves[i] = w.object.Program(HookListeners) != nil
+		default:
+			serves[i] = c.MIB == "" || read != nil
+		}
 	}
 	return serves
 }
@@ -363,7 +392,7 @@ func (w *walk) Hooks() []kernel.Hook {
 			if h.Variant == kernel.NoVariant {
 				h.Variant = "procfs"
 			}
-		case HookSockets:
+		case HookSockets, HookListeners:
 		default:
 			continue
 		}

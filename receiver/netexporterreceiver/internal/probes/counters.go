@@ -38,6 +38,11 @@ func ofSockets(of func(*netns.Sockets) uint64, record ...recorder) probe.Counter
 	return probe.Counter{Counter: netns.Counter{Sockets: of}, Record: record}
 }
 
+// ofListeners declares a counter of the listening TCP sockets of a namespace.
+func ofListeners(of func(*netns.Listeners) uint64, record ...recorder) probe.Counter {
+	return probe.Counter{Counter: netns.Counter{Listeners: of}, Record: record}
+}
+
 // ofLinks declares a counter of the interfaces of a namespace.
 func ofLinks(of func(*nslink.LinkStats) uint64, record ...recorder) probe.Counter {
 	return probe.Counter{Counter: netns.Counter{Links: of}, Record: record}

@@ -17,6 +17,7 @@ func All() []probe.Definition {
 		Softnet(),
 		TCP(),
 		TCPExt(),
+		TCPListen(),
 		TCPReset(),
 		TCPSummary(),
 		TCPTwRcv(),
