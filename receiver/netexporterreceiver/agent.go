@@ -56,8 +56,8 @@ type running struct {
 	names     *probe.Names
 	telemetry *telemetry
 
-	root     fs.FS              // of the host
-	node     []probe.Definition // those with facts of the node
+	root     fs.FS // of the host
+	node     []nodeProbe
 	counters []probe.Counter
 	serves   []bool
 	rows     []netns.Row
@@ -68,6 +68,12 @@ type running struct {
 	// Counters of the kernel began with it, those of the probes with their programs.
 	sinceBoot  *metadata.MetricsBuilder
 	sinceStart *probe.MetricsBuilder
+}
+
+// nodeProbe is a probe with facts of the node.
+type nodeProbe struct {
+	name string
+	read probe.NodeReader
 }
 
 func newAgent(set receiver.Settings, cfg *Config, forget func()) *agent {
@@ -404,11 +410,11 @@ func (a *agent) startNode(r *running, defs []probe.Definition) error {
 		if d.Node == nil {
 			continue
 		}
-		hook := kernel.Hook{Name: hookNode, Variant: "procfs"}
-		if _, err := d.Node(r.root); err != nil {
+		hook, read := kernel.Hook{Name: hookNode, Variant: "procfs"}, d.Node()
+		if _, err := read(r.root); err != nil {
 			hook.Variant, hook.Err = kernel.NoVariant, err
 		} else {
-			r.node = append(r.node, d)
+			r.node = append(r.node, nodeProbe{d.Name, read})
 		}
 		if err := a.settle(r, d, hook); err != nil {
 			return err
@@ -554,10 +560,10 @@ func (r *running) readNode() ([]probe.NodeSnapshot, error) {
 		snapshots []probe.NodeSnapshot
 		errs      []error
 	)
-	for _, d := range r.node {
-		s, err := d.Node(r.root)
+	for _, n := range r.node {
+		s, err := n.read(r.root)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("probe %s: %w", d.Name, err))
+			errs = append(errs, fmt.Errorf("probe %s: %w", n.name, err))
 			continue
 		}
 		snapshots = append(snapshots, s)

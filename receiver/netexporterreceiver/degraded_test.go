@@ -216,7 +216,9 @@ func TestNodeFactsThatCannotBeRead(t *testing.T) {
 		a.all = slices.Clone(a.all)
 		for i := range a.all {
 			if a.all[i].Node != nil {
-				a.all[i].Node = func(fs.FS) (probe.NodeSnapshot, error) { return nil, fs.ErrPermission }
+				a.all[i].Node = func() probe.NodeReader {
+					return func(fs.FS) (probe.NodeSnapshot, error) { return nil, fs.ErrPermission }
+				}
 			}
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/monotonic"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/nslink"
 )
 
@@ -61,6 +62,8 @@ type entry struct {
 	io IO
 	// tracked is true if connection tracking has been on.
 	tracked bool
+	// conntrack is what the connection tracking of the namespace has counted.
+	conntrack monotonic.PerCPU
 }
 
 // taskID is a process for as long as the host runs.
@@ -143,7 +146,9 @@ func (v *Inventory) readNetlink(rows []Row) error {
 		e.tracked = e.tracked || !row.Untracked // what it has counted stays
 		switch {
 		case e.tracked && v.want.Conntrack:
-			tracked.add(v.target(row.ID, pid), row)
+			t := v.target(row.ID, pid)
+			t.Counted = &e.conntrack
+			tracked.add(t, row)
 		case row.Deviceless:
 			v.fillNetlink(row, nslink.Stats{Links: nslink.LinkStats{Present: true}}, nslink.Want{Links: true})
 		default:

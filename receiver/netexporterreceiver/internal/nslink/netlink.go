@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +22,7 @@ const (
 	conntrackStatsCPU    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 4 // IPCTNL_MSG_CT_GET_STATS_CPU
 	conntrackStatsGlobal = unix.NFNL_SUBSYS_CTNETLINK<<8 | 5 // IPCTNL_MSG_CT_GET_STATS
 	nfgenHeaderLen       = 4                                 // struct nfgenmsg
+	nfgenResource        = 2                                 // its res_id, in network order
 
 	// enum ctattr_stats_cpu
 	ctaStatsFound         = 2
@@ -138,42 +140,51 @@ func (l *LinkStats) add(body []byte) error {
 	return nil
 }
 
-// addCPU adds the counters of a CPU: struct nfgenmsg and attributes.
+// addCPU adds the counters of a CPU: struct nfgenmsg with the CPU's number, and attributes.
 func (c *ConntrackStats) addCPU(body []byte) error {
-	return addBigEndian(body, func(kind uint16) *uint64 {
-		switch kind {
-		case ctaStatsFound:
-			return &c.Found
-		case ctaStatsInvalid:
-			return &c.Invalid
-		case ctaStatsIgnore:
-			return &c.Ignore
-		case ctaStatsInsert:
-			return &c.Insert
-		case ctaStatsInsertFailed:
-			return &c.InsertFailed
-		case ctaStatsDrop:
-			return &c.Drop
-		case ctaStatsEarlyDrop:
-			return &c.EarlyDrop
-		case ctaStatsSearchRestart:
-			return &c.SearchRestart
+	kinds := [...]uint16{
+		ctaStatsFound, ctaStatsInvalid, ctaStatsIgnore, ctaStatsInsert,
+		ctaStatsInsertFailed, ctaStatsDrop, ctaStatsEarlyDrop, ctaStatsSearchRestart,
+	}
+	sums := [len(kinds)]*uint64{
+		&c.Found, &c.Invalid, &c.Ignore, &c.Insert, &c.InsertFailed, &c.Drop, &c.EarlyDrop, &c.SearchRestart,
+	}
+	var counters [len(kinds)]uint32
+	if err := readBigEndian(body, func(kind uint16) *uint32 {
+		if i := slices.Index(kinds[:], kind); i >= 0 {
+			return &counters[i]
 		}
 		return nil
-	})
+	}); err != nil {
+		return err
+	}
+	if c.counted != nil {
+		c.counted.Update(int(binary.BigEndian.Uint16(body[nfgenResource:])), counters[:])
+	}
+	for i, sum := range sums {
+		if c.counted != nil {
+			*sum = c.counted.Sum(i)
+		} else {
+			*sum += uint64(counters[i])
+		}
+	}
+	return nil
 }
 
 func (c *ConntrackStats) addGlobal(body []byte) error {
-	return addBigEndian(body, func(kind uint16) *uint64 {
+	var entries uint32
+	err := readBigEndian(body, func(kind uint16) *uint32 {
 		if kind == ctaStatsGlobalEntries {
-			return &c.Entries
+			return &entries
 		}
 		return nil
 	})
+	c.Entries += uint64(entries)
+	return err
 }
 
-// addBigEndian adds attributes of 32 bits in network order to the counters they are for, if any.
-func addBigEndian(body []byte, counter func(kind uint16) *uint64) error {
+// readBigEndian reads attributes of 32 bits in network order into the variables that are for them, if any.
+func readBigEndian(body []byte, variable func(kind uint16) *uint32) error {
 	if len(body) < nfgenHeaderLen {
 		return fmt.Errorf("%w: %d bytes of conntrack statistics", errMalformed, len(body))
 	}
@@ -183,14 +194,14 @@ func addBigEndian(body []byte, counter func(kind uint16) *uint64) error {
 		if a, attributes, err = cutAttribute(attributes); err != nil {
 			return err
 		}
-		c := counter(a.kind)
-		if c == nil {
+		v := variable(a.kind)
+		if v == nil {
 			continue
 		}
 		if len(a.value) != 4 {
 			return fmt.Errorf("%w: %d bytes in conntrack attribute %d", errMalformed, len(a.value), a.kind)
 		}
-		*c += uint64(binary.BigEndian.Uint32(a.value))
+		*v = binary.BigEndian.Uint32(a.value)
 	}
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/monotonic"
 )
 
 // header appends a header of a message with that many bytes of body.
@@ -42,7 +44,11 @@ func link(index uint32, first uint64, counters int) []byte {
 }
 
 func conntrack(kind uint16, sequence uint32, attributes map[uint16]uint32) []byte {
-	body := make([]byte, nfgenHeaderLen)
+	return conntrackOf(0, kind, sequence, attributes)
+}
+
+func conntrackOf(cpu byte, kind uint16, sequence uint32, attributes map[uint16]uint32) []byte {
+	body := []byte{0, 0, 0, cpu}
 	for k, v := range attributes {
 		body = attr(body, k, binary.BigEndian.AppendUint32(nil, v))
 	}
@@ -94,6 +100,28 @@ func TestCollectConntrack(t *testing.T) {
 	}
 	if s.Conntrack != want {
 		t.Errorf("got %+v, want %+v", s.Conntrack, want)
+	}
+}
+
+// The counters of a CPU wrap, and the sums go on.
+func TestCollectConntrackThatWraps(t *testing.T) {
+	var counted monotonic.PerCPU
+	for i, pass := range []struct{ cpu0, cpu1 uint32 }{{1<<32 - 1, 5}, {3, 6}, {3, 6}} {
+		s := Stats{Conntrack: ConntrackStats{counted: &counted}}
+		for range 2 { // an answer that was interrupted is asked for again
+			if _, err := s.collect(join(
+				conntrackOf(0, conntrackStatsCPU, 2, map[uint16]uint32{ctaStatsDrop: pass.cpu0}),
+				conntrackOf(1, conntrackStatsCPU, 2, map[uint16]uint32{ctaStatsDrop: pass.cpu1, ctaStatsFound: 7})), 2); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := uint64(pass.cpu0) + uint64(pass.cpu1)
+		if i > 0 {
+			want += 1 << 32
+		}
+		if s.Conntrack.Drop != want || s.Conntrack.Found != 7 {
+			t.Errorf("pass %d: got %+v, want %d dropped", i, s.Conntrack, want)
+		}
 	}
 }
 

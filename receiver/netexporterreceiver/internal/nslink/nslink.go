@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/monotonic"
 )
 
 const (
@@ -30,6 +32,9 @@ type Target struct {
 	Inode uint32
 	// Path of a file of the namespace: <root>/proc/<pid>/ns/net or <root>/run/netns/<name>.
 	Path string
+	// Counted holds what the connection tracking of the namespace has counted up to the last pass, and
+	// is brought up to date; nil if there is no other pass.
+	Counted *monotonic.PerCPU
 }
 
 // Want is what to read.
@@ -52,7 +57,8 @@ type LinkStats struct {
 
 // ConntrackStats is the connection tracking of a namespace (enum ctattr_stats_cpu and
 // ctattr_stats_global of include/uapi/linux/netfilter/nfnetlink_conntrack.h). All but Entries are
-// sums over the CPUs, each of which counts to 2^32 and wraps. What a kernel does not count is 0:
+// sums over the CPUs, each of which counts to 2^32 and wraps: Target.Counted makes them sums that never
+// fall. What a kernel does not count is 0:
 // Ignore on later ones, and everything in a namespace that does not track connections.
 type ConntrackStats struct {
 	Entries       uint64
@@ -66,6 +72,8 @@ type ConntrackStats struct {
 	SearchRestart uint64
 	// Present is true if they were asked for and read; it is false if the kernel has no ctnetlink.
 	Present bool
+
+	counted *monotonic.PerCPU
 }
 
 // Stats is what was read of a namespace.
@@ -139,7 +147,7 @@ func (r *Reader) Read(targets []Target, want Want, visit func(i int, s Stats)) e
 				continue
 			}
 			left = true
-			s, err := r.ask(want)
+			s, err := r.ask(want, t.Counted)
 			failed.add(t, err)
 			r.read = append(r.read, indexed{i, s})
 		}
@@ -201,9 +209,9 @@ func (r *Reader) openError(err error) error {
 }
 
 // ask reads the namespace that the thread is in.
-func (r *Reader) ask(want Want) (s Stats, err error) {
+func (r *Reader) ask(want Want, counted *monotonic.PerCPU) (s Stats, err error) {
 	if want.Links {
-		answer, linksErr := r.socket.ask(unix.NETLINK_ROUTE, linksRequest)
+		answer, linksErr := r.socket.ask(unix.NETLINK_ROUTE, linksRequest, Stats{})
 		if linksErr == nil {
 			s.Links = answer.Links
 			s.Links.Present = true
@@ -213,11 +221,12 @@ func (r *Reader) ask(want Want) (s Stats, err error) {
 	}
 	if want.Conntrack && (r.noConntrack.IsZero() || time.Since(r.noConntrack) > askAgain) {
 		r.noConntrack = time.Time{}
-		answer, conntrackErr := r.socket.ask(unix.NETLINK_NETFILTER, conntrackRequest)
+		empty := Stats{Conntrack: ConntrackStats{counted: counted}}
+		answer, conntrackErr := r.socket.ask(unix.NETLINK_NETFILTER, conntrackRequest, empty)
 		switch {
 		case conntrackErr == nil:
 			s.Conntrack = answer.Conntrack
-			s.Conntrack.Present = true
+			s.Conntrack.Present, s.Conntrack.counted = true, nil
 		case isUnsupported(conntrackErr):
 			r.noConntrack = time.Now()
 		default:

@@ -415,7 +415,7 @@ func TestMissingCapabilities(t *testing.T) {
 			return err
 		}, "CAP_SYS_ADMIN"},
 		{"conntrack", unix.CAP_NET_ADMIN, func(r *Reader) error {
-			s, err := r.ask(everything())
+			s, err := r.ask(everything(), nil)
 			if !s.Links.Present || s.Conntrack.Present {
 				t.Errorf("conntrack: got %+v", s)
 			}

@@ -39,10 +39,10 @@ type socket struct {
 	senderLen uint32
 }
 
-// ask sends a request and returns the whole answer, which is valid until the next call.
-func (s *socket) ask(protocol int, request func([]byte) ([]byte, uint32)) (*Stats, error) {
+// ask sends a request and adds the whole answer to empty, which is valid until the next call.
+func (s *socket) ask(protocol int, request func([]byte) ([]byte, uint32), empty Stats) (*Stats, error) {
 	for attempt := 1; ; attempt++ {
-		s.answer = Stats{}
+		s.answer = empty
 		err := s.try(protocol, request)
 		if err == nil || attempt == attempts || !errors.Is(err, errInterrupted) && !errors.Is(err, errTruncated) {
 			return &s.answer, err

@@ -32,8 +32,8 @@ type Definition struct {
 	// Counters are what the collection pass reads of every namespace for this probe.
 	Counters []Counter
 
-	// Node reads, below the root directory of the host, what the kernel keeps for the node as a whole.
-	Node func(root fs.FS) (NodeSnapshot, error)
+	// Node returns what reads what the kernel keeps for the node as a whole.
+	Node func() NodeReader
 
 	// Spec returns the kernel object; nil if there is none. All that follows needs it.
 	Spec func() (*ebpf.CollectionSpec, error)
@@ -71,6 +71,10 @@ type Snapshot interface {
 	// stands for the node as a whole.
 	Record(mb *MetricsBuilder, at pcommon.Timestamp, id netns.ID, n *Names)
 }
+
+// NodeReader reads, below the root directory of the host, what the kernel keeps for the node. It may
+// remember what it read before.
+type NodeReader func(root fs.FS) (NodeSnapshot, error)
 
 // NodeSnapshot is what a probe read for the node as a whole.
 type NodeSnapshot interface {

@@ -15,7 +15,7 @@ import (
 
 // Slab describes the slab cache of TCP sockets, which all namespaces share: it is a fact of the node.
 func Slab() probe.Definition {
-	return probe.Definition{Name: "slab", Node: readSlab}
+	return probe.Definition{Name: "slab", Node: func() probe.NodeReader { return readSlab }}
 }
 
 // tcpCache is the name of tcp_prot's cache (net/ipv4/tcp_ipv4.c). IPv6 has another one, TCPv6.
