@@ -2,15 +2,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Kernelsdoc writes docs/kernels.md from the outputs of test/vm/run: which variant of each hook of
-// each probe ran on which kernel.
+// each probe ran on which kernel, and which tests could not run there.
 package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,11 +21,21 @@ import (
 
 const marker = "variants: "
 
-// report is the line that TestSelfTelemetry of the receiver logs.
+// report is the line that TestSelfTelemetry of the receiver logs, and what the tests left out.
 type report struct {
 	Release string            `json:"release"`
 	Hooks   map[string]string `json:"hooks"` // "probe/hook" to the variant
+	Skipped map[string]string `json:"-"`     // a test to its reason
 }
+
+var (
+	// What go test -v prints.
+	turnLine = regexp.MustCompile(`^=== (?:RUN|NAME|CONT) +(\S+)`)
+	logLine  = regexp.MustCompile(`^ *\S+\.go:\d+: (.*)`)
+	skipLine = regexp.MustCompile(`^ *--- SKIP: (\S+)`)
+	// A test that is a part of another one says so.
+	noTest = regexp.MustCompile(`^not a test`)
+)
 
 func main() {
 	if err := run(os.Args[1:], os.Stdout); err != nil {
@@ -54,7 +67,8 @@ func run(files []string, out io.Writer) error {
 
 // parse reads the output of test binaries run with -test.v.
 func parse(r io.Reader) (report, error) {
-	var k report
+	k := report{Skipped: map[string]string{}}
+	test, reasons := "", map[string]string{} // the last that each test has logged
 	scanner := bufio.NewScanner(r)
 	scanner.Buffer(nil, 1<<20)
 	for scanner.Scan() {
@@ -63,6 +77,13 @@ func parse(r io.Reader) (report, error) {
 			if err := json.Unmarshal([]byte(text), &k); err != nil {
 				return k, fmt.Errorf("%q: %w", line, err)
 			}
+		}
+		if m := turnLine.FindStringSubmatch(line); m != nil {
+			test = m[1]
+		} else if m := logLine.FindStringSubmatch(line); m != nil {
+			reasons[test] = m[1]
+		} else if m := skipLine.FindStringSubmatch(line); m != nil && !noTest.MatchString(reasons[m[1]]) {
+			k.Skipped[m[1]] = reasons[m[1]]
 		}
 	}
 	if err := scanner.Err(); err != nil {
@@ -103,7 +124,7 @@ Which mechanism runs each hook of each probe, as the agent itself reported it in
 a running agent. "none" means that the hook does not run there; the others of the probe do.
 
 - raw_tp, iter, fentry: BPF programs on raw tracepoints, task iterators, function entries.
-- setns: netlink from within each namespace. procfs: files of /proc.
+- setns, sock_diag: netlink from within each namespace. procfs: files of /proc.
 
 `)
 	hooks := map[string]bool{}
@@ -134,6 +155,28 @@ a running agent. "none" means that the hook does not run there; the others of th
 		}
 		row(cells...)
 	}
+	writeSkipped(&b, row, kernels)
 	_, err := io.WriteString(out, b.String())
 	return err
+}
+
+// writeSkipped lists the tests that some kernel cannot run.
+func writeSkipped(b *strings.Builder, row func(...string), kernels []report) {
+	type skip struct{ test, reason string }
+	on := map[skip][]string{}
+	for _, k := range kernels {
+		for test, reason := range k.Skipped {
+			s := skip{test, reason}
+			on[s] = append(on[s], k.Release)
+		}
+	}
+	b.WriteString("\nWhat the tests had to leave out there, and why.\n\n")
+	row("test", "reason", "on")
+	row("---", "---", "---")
+	skips := slices.SortedFunc(maps.Keys(on), func(x, y skip) int {
+		return cmp.Or(strings.Compare(x.test, y.test), strings.Compare(x.reason, y.reason))
+	})
+	for _, s := range skips {
+		row("`"+s.test+"`", s.reason, strings.Join(on[s], ", "))
+	}
 }
