@@ -52,6 +52,7 @@ type running struct {
 	inventory *netns.Inventory
 	source    netns.Source
 	netlink   *nslink.Reader
+	diag      *nslink.Reader // nil if the source serves the sockets
 	runner    *probe.Runner
 	names     *probe.Names
 	telemetry *telemetry
@@ -142,6 +143,9 @@ func (r *running) close() error {
 	}
 	if r.netlink != nil {
 		errs = append(errs, r.netlink.Close())
+	}
+	if r.diag != nil {
+		errs = append(errs, r.diag.Close())
 	}
 	if r.source != nil {
 		errs = append(errs, r.source.Close())
@@ -342,6 +346,9 @@ func (a *agent) openSource(r *running, k *kernel.Kernel, defs []probe.Definition
 	r.source, r.serves = source, source.Serves()
 	r.inventory = netns.NewInventory(source, a.cfg.RootPath, wanted)
 	hooks := source.Hooks()
+	if err := a.readSocketsWithin(r, hooks); err != nil {
+		return err
+	}
 	r.telemetry.setProbe("netns", hooks)
 	a.logProbe("netns", hooks)
 	for _, d := range defs {
@@ -357,6 +364,34 @@ func (a *agent) openSource(r *running, k *kernel.Kernel, defs []probe.Definition
 		if !served && wanted[i].MIB != "" {
 			a.set.Logger.Warn("This kernel does not have a counter", zap.String("counter", wanted[i].MIB))
 		}
+	}
+	return nil
+}
+
+// readSocketsWithin finds a substitute for the walk of sockets where the source has none: what sockets
+// within the namespaces tell, of those that listen, too.
+func (a *agent) readSocketsWithin(r *running, hooks []kernel.Hook) error {
+	isMissing := func(h kernel.Hook) bool { return h.Name == netns.HookSockets && h.Variant == kernel.NoVariant }
+	isOfSockets := func(c probe.Counter) bool { return c.Sockets != nil || c.Listeners != nil }
+	if !slices.ContainsFunc(hooks, isMissing) || !slices.ContainsFunc(r.counters, isOfSockets) {
+		return nil
+	}
+	var err error
+	if r.diag, err = nslink.New(); err != nil {
+		return err
+	}
+	err = r.inventory.ReadSockets(r.diag)
+	for i := range hooks {
+		switch h := &hooks[i]; {
+		case h.Name != netns.HookSockets && h.Name != netns.HookListeners:
+		case err != nil:
+			h.Err = errors.Join(h.Err, err)
+		default:
+			h.Variant, h.Err = "sock_diag", nil
+		}
+	}
+	for i, c := range r.counters {
+		r.serves[i] = r.serves[i] || err == nil && isOfSockets(c)
 	}
 	return nil
 }
@@ -516,7 +551,8 @@ func (a *agent) collect(context.Context) (pmetric.Metrics, error) {
 // recordRow records all there is of one namespace.
 func (r *running) recordRow(row *netns.Row, snapshots []probe.Snapshot, node []probe.NodeSnapshot, now pcommon.Timestamp) {
 	for i, c := range r.counters {
-		if !r.serves[i] || c.Links != nil && !row.Links || c.Conntrack != nil && !row.Conntrack {
+		if !r.serves[i] || c.Links != nil && !row.Links || c.Conntrack != nil && !row.Conntrack ||
+			(c.Sockets != nil || c.Listeners != nil) && row.NoSockets {
 			continue
 		}
 		for _, record := range c.Record {

@@ -45,6 +45,7 @@ type Inventory struct {
 	counters []Counter
 	io       map[taskID]IO // of the processes at the last pass
 	netlink  *nslink.Reader
+	diag     *nslink.Reader // of sockets, nil if the source serves them
 	want     nslink.Want
 	own      uint32           // inode of the namespace that this process is in
 	missing  map[ID]time.Time // what Lookup has looked for in vain
@@ -124,7 +125,7 @@ func (v *Inventory) Pass(rows []Row) ([]Row, error) {
 		return nil, err
 	}
 	err = errors.Join(err, v.update(rows))
-	return rows, errors.Join(err, v.readNetlink(rows))
+	return rows, errors.Join(err, v.readNetlink(rows), v.readSockets(rows))
 }
 
 // readNetlink enters each namespace that has a name or a process, and something to read.

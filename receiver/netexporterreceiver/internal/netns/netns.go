@@ -109,6 +109,8 @@ type Row struct {
 	Links, Conntrack bool
 	// Deviceless is true if the namespace is known to have no network device other than lo.
 	Deviceless bool
+	// NoSockets is true if the sockets were to be read within the namespace, and could not be.
+	NoSockets bool
 	// Untracked is true if connection tracking is known to be off in the namespace.
 	Untracked bool
 }

@@ -180,7 +180,7 @@ func (p *proc) Host() (ID, error) {
 }
 
 func (p *proc) Hooks() []kernel.Hook {
-	slow := errors.New("/proc/net/tcp would take milliseconds for each namespace")
+	slow := errors.New("/proc/net/tcp takes milliseconds for each namespace")
 	return []kernel.Hook{
 		{Name: HookNamespaces, Variant: "procfs"},
 		{Name: HookSockets, Variant: kernel.NoVariant, Err: slow},

@@ -36,6 +36,15 @@ const (
 	// enum ctattr_stats_global
 	ctaStatsGlobalEntries = 1
 
+	// include/uapi/linux/sock_diag.h and inet_diag.h
+	socketByFamily   = 20 // SOCK_DIAG_BY_FAMILY
+	socketRequestLen = 56 // struct inet_diag_req_v2
+	socketLen        = 72 // struct inet_diag_msg
+	// include/net/tcp_states.h
+	stateEstablished = 1
+	stateTimeWait    = 6
+	stateListen      = 10
+
 	// loopbackIndex is the index of lo in every namespace: loopback_net_init() of
 	// drivers/net/loopback.c registers it before all others and has it that it is LOOPBACK_IFINDEX.
 	loopbackIndex = 1
@@ -62,6 +71,18 @@ func conntrackRequest(b []byte) ([]byte, uint32) {
 	b = append(b, nfgen[:]...)
 	b = appendHeader(b, conntrackStatsCPU, unix.NLM_F_DUMP, 2, nfgenHeaderLen)
 	return append(b, nfgen[:]...), 2
+}
+
+func socketsRequest4(b []byte) ([]byte, uint32) { return socketsRequest(b, unix.AF_INET) }
+func socketsRequest6(b []byte) ([]byte, uint32) { return socketsRequest(b, unix.AF_INET6) }
+
+// socketsRequest appends a request for the TCP sockets of one IP version, and returns it with the
+// sequence number of its last message.
+func socketsRequest(b []byte, family byte) ([]byte, uint32) {
+	b = appendHeader(b, socketByFamily, unix.NLM_F_DUMP, 1, socketRequestLen)
+	b = append(b, family, unix.IPPROTO_TCP, 0, 0) // no attributes
+	b = binary.NativeEndian.AppendUint32(b, 1<<stateEstablished|1<<stateTimeWait|1<<stateListen)
+	return append(b, make([]byte, socketRequestLen-8)...), 1 // of any address
 }
 
 func appendHeader(b []byte, kind, flags uint16, sequence uint32, body int) []byte {
@@ -93,6 +114,8 @@ func (s *Stats) collect(datagram []byte, last uint32) (done bool, err error) {
 			return false, unix.ENOBUFS
 		case newStats:
 			err = s.Links.add(m.body)
+		case socketByFamily:
+			err = s.Sockets.add(m.body)
 		case conntrackStatsCPU:
 			err = s.Conntrack.addCPU(m.body)
 		case conntrackStatsGlobal:
@@ -135,6 +158,31 @@ func (l *LinkStats) add(body []byte) error {
 			if counter != nil {
 				*counter += binary.NativeEndian.Uint64(a.value[8*i:])
 			}
+		}
+	}
+	return nil
+}
+
+// add adds a socket: struct inet_diag_msg and attributes. The queues of one that listens are those of
+// its connections (tcp_diag_get_info() of net/ipv4/tcp_diag.c).
+func (s *SocketStats) add(body []byte) error {
+	if len(body) < socketLen {
+		return fmt.Errorf("%w: %d bytes of a socket", errMalformed, len(body))
+	}
+	rx, tx := uint64(binary.NativeEndian.Uint32(body[56:])), uint64(binary.NativeEndian.Uint32(body[60:]))
+	switch body[1] {
+	case stateEstablished:
+		s.Established++
+		s.RxQueue += rx
+		s.TxQueue += tx
+	case stateTimeWait:
+		s.TimeWait++
+	case stateListen:
+		s.Listening++
+		s.AcceptQueue += rx
+		s.AcceptLimit += tx
+		if rx > tx { // sk_acceptq_is_full() of include/net/sock.h
+			s.AcceptFull++
 		}
 	}
 	return nil

@@ -103,6 +103,33 @@ func TestCollectConntrack(t *testing.T) {
 	}
 }
 
+func tcpSocket(state byte, rx, tx uint32) []byte {
+	body := make([]byte, socketLen)
+	body[1] = state
+	binary.NativeEndian.PutUint32(body[56:], rx)
+	binary.NativeEndian.PutUint32(body[60:], tx)
+	return header(nil, socketByFamily, unix.NLM_F_MULTI, 1, attr(body, 8, []byte{0}))
+}
+
+func TestCollectSockets(t *testing.T) {
+	datagram := join(
+		tcpSocket(stateEstablished, 1, 2), tcpSocket(stateEstablished, 10, 20), tcpSocket(stateTimeWait, 0, 0),
+		tcpSocket(stateListen, 0, 0), tcpSocket(stateListen, 5, 5), tcpSocket(stateListen, 129, 128),
+		tcpSocket(8, 7, 7), // CLOSE_WAIT, not asked for
+		status(unix.NLMSG_DONE, 1, 0))
+	var s Stats
+	if done, err := s.collect(datagram, 1); !done || err != nil {
+		t.Fatalf("got %t, %v", done, err)
+	}
+	want := SocketStats{
+		Established: 2, TimeWait: 1, RxQueue: 11, TxQueue: 22,
+		Listening: 3, AcceptQueue: 134, AcceptLimit: 133, AcceptFull: 1,
+	}
+	if s.Sockets != want {
+		t.Errorf("got %+v, want %+v", s.Sockets, want)
+	}
+}
+
 // The counters of a CPU wrap, and the sums go on.
 func TestCollectConntrackThatWraps(t *testing.T) {
 	var counted monotonic.PerCPU
@@ -143,6 +170,7 @@ func TestCollectTellsErrors(t *testing.T) {
 		"no interface":             {header(nil, newStats, 0, 1, make([]byte, 8)), errMalformed},
 		"half an attribute":        {header(nil, newStats, 0, 1, append(make([]byte, statsHeaderLen), 4, 0)), errMalformed},
 		"an attribute too long":    {header(nil, conntrackStatsCPU, 0, 1, append(make([]byte, nfgenHeaderLen), 9, 0, 2, 0)), errMalformed},
+		"half a socket":            {header(nil, socketByFamily, 0, 1, make([]byte, socketLen-1)), errMalformed},
 		"no conntrack header":      {header(nil, conntrackStatsGlobal, 0, 1, nil), errMalformed},
 		"conntrack of other width": {header(nil, conntrackStatsGlobal, 0, 1, attr(make([]byte, nfgenHeaderLen), 1, make([]byte, 8))), errMalformed},
 	} {
@@ -172,6 +200,7 @@ func TestRequests(t *testing.T) {
 	}{
 		"links":     {linksRequest, []uint16{unix.RTM_GETSTATS}},
 		"conntrack": {conntrackRequest, []uint16{conntrackStatsGlobal, conntrackStatsCPU}},
+		"sockets":   {socketsRequest6, []uint16{socketByFamily}},
 	} {
 		rest, last := test.request(nil)
 		for i, kind := range test.kinds {
@@ -191,6 +220,7 @@ func FuzzCollect(f *testing.F) {
 	f.Add(join(link(1, 1000, 25), link(2, 10, 24), status(unix.NLMSG_DONE, 1, 0)), uint32(1))
 	f.Add(join(conntrack(conntrackStatsGlobal, 1, map[uint16]uint32{1: 17}),
 		conntrack(conntrackStatsCPU, 2, map[uint16]uint32{2: 1, 8: 1}), status(unix.NLMSG_DONE, 2, 0)), uint32(2))
+	f.Add(join(tcpSocket(stateListen, 1, 2), status(unix.NLMSG_DONE, 1, 0)), uint32(1))
 	f.Add(status(unix.NLMSG_ERROR, 1, unix.EPERM), uint32(1))
 	f.Fuzz(func(t *testing.T, datagram []byte, last uint32) {
 		var s Stats

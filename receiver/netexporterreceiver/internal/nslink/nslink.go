@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package nslink reads what only a socket inside a network namespace can tell: the statistics of
-// its interfaces (rtnetlink) and of its connection tracking (ctnetlink).
+// its interfaces (rtnetlink) and of its connection tracking (ctnetlink), and its TCP sockets
+// (sock_diag).
 package nslink
 
 import (
@@ -41,6 +42,8 @@ type Target struct {
 type Want struct {
 	Links     bool
 	Conntrack bool
+	// Sockets costs a walk of the hash tables of the whole host for each namespace and IP version.
+	Sockets bool
 }
 
 // LinkStats sums up the interfaces of a namespace, the loopback interface left out (struct
@@ -76,10 +79,23 @@ type ConntrackStats struct {
 	counted *monotonic.PerCPU
 }
 
+// SocketStats sums up the TCP sockets of a namespace, IPv4 and IPv6.
+type SocketStats struct {
+	Established, TimeWait uint64
+	// Bytes in the queues of established connections.
+	TxQueue, RxQueue uint64
+	// Sockets that listen, the connections in their accept queues, how many there may be, and sockets
+	// whose queue takes no more.
+	Listening, AcceptQueue, AcceptLimit, AcceptFull uint64
+	// Present is true if they were asked for and read; it is false if the kernel has no tcp_diag.
+	Present bool
+}
+
 // Stats is what was read of a namespace.
 type Stats struct {
 	Links     LinkStats
 	Conntrack ConntrackStats
+	Sockets   SocketStats
 }
 
 // PermissionError says which capability a pass lacks. It wraps the kernel's error, so that it is
@@ -233,14 +249,37 @@ func (r *Reader) ask(want Want, counted *monotonic.PerCPU) (s Stats, err error) 
 			err = errors.Join(err, permission("read connection tracking", "CAP_NET_ADMIN", conntrackErr))
 		}
 	}
+	if want.Sockets {
+		sockets, socketsErr := r.askSockets()
+		switch {
+		case socketsErr == nil:
+			s.Sockets = sockets
+			s.Sockets.Present = true
+		case !isUnsupported(socketsErr):
+			err = errors.Join(err, permission("read sockets", "CAP_NET_ADMIN", socketsErr))
+		}
+	}
 	return s, err
 }
 
-// isUnsupported tells whether the kernel lacks a netlink family or, EINVAL, a subsystem of
-// NETLINK_NETFILTER (nfnetlink_rcv_msg() of net/netfilter/nfnetlink.c).
+// askSockets reads the sockets of one IP version after the other: the kernel does one dump at a time.
+func (r *Reader) askSockets() (SocketStats, error) {
+	answer, err := r.socket.ask(unix.NETLINK_SOCK_DIAG, socketsRequest4, Stats{})
+	if err == nil {
+		answer, err = r.socket.ask(unix.NETLINK_SOCK_DIAG, socketsRequest6, *answer)
+	}
+	if err != nil {
+		return SocketStats{}, err
+	}
+	return answer.Sockets, nil
+}
+
+// isUnsupported tells whether the kernel lacks a netlink family or a subsystem of one: EINVAL from
+// NETLINK_NETFILTER (nfnetlink_rcv_msg() of net/netfilter/nfnetlink.c), ENOENT from
+// NETLINK_SOCK_DIAG (inet_diag_lock_handler() of net/ipv4/inet_diag.c).
 func isUnsupported(err error) bool {
 	for _, errno := range [...]unix.Errno{
-		unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.EINVAL,
+		unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOENT,
 	} {
 		if errors.Is(err, errno) {
 			return true
