@@ -112,7 +112,7 @@ func TestBudgetFoldsAtOnceWithoutCountingTwice(t *testing.T) {
 func TestMaxSeries(t *testing.T) {
 	r := start(t, func(c *Config) { c.MaxSeries = 300 })
 	for range 12 {
-		nettest.NewNamespace(t)
+		r.see(t, nettest.NewNamespace(t))
 	}
 	r.pass(t)
 	metrics, err := r.agent.collect(t.Context())

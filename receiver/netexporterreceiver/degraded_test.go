@@ -103,6 +103,7 @@ func TestSelfTelemetry(t *testing.T) {
 			assert.NotEqual(t, kernel.NoVariant, parts[3], id)
 		}
 	}
+	r.agent.walks(t)
 	// For internal/cmd/kernelsdoc.
 	release, err := kernel.Release()
 	require.NoError(t, err)
@@ -144,7 +145,7 @@ func TestOneProbeDoesNotRun(t *testing.T) {
 	assert.Zero(t, up["/tcpreset"])
 	assert.EqualValues(t, 1, up["/packetloss"])
 
-	p := nettest.New(t)
+	p := r.pair(t)
 	p.UDPToClosedPort(t, nettest.IPv4, 1, true)
 	b := r.pass(t)[p.B.Inode]
 	assert.EqualValues(t, 1, b["inspector_pod_udpnoports"])
@@ -164,7 +165,7 @@ func TestAProbeAskedForMustRun(t *testing.T) {
 func TestMetricsAlone(t *testing.T) {
 	r, err := startAs(t, nil, func(a *agent) { a.events = nil })
 	require.NoError(t, err)
-	p := nettest.New(t)
+	p := r.pair(t)
 	p.UDPToClosedPort(t, nettest.IPv4, 1, true)
 	assert.EqualValues(t, 1, r.pass(t)[p.B.Inode]["inspector_pod_abnormalalloss"])
 	assert.Empty(t, r.events(p.A, p.B))

@@ -6,6 +6,8 @@ package netexporterreceiver
 import (
 	"context"
 	"os"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,8 +21,10 @@ import (
 	"go.opentelemetry.io/collector/receiver/receivertest"
 	"go.uber.org/zap/zaptest"
 
+	"github.com/netexporter/netexporter/internal/kernel"
 	"github.com/netexporter/netexporter/internal/nettest"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/metadata"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/netns"
 )
 
 // rig is a receiver on the real kernel, with what it emits.
@@ -80,6 +84,72 @@ func startAs(t testing.TB, change func(*Config), prepare func(*agent)) (*rig, er
 	}
 	return r, nil
 }
+
+// walks tells whether an agent runs the collection pass; it must where the kernel can.
+func (a *agent) walks(t testing.TB) bool {
+	t.Helper()
+	hooks := a.running.source.Hooks()
+	i := slices.IndexFunc(hooks, func(h kernel.Hook) bool { return h.Name == netns.HookNamespaces })
+	walks := hooks[i].Variant != "procfs"
+	require.Equal(t, hasHelper("map_lookup_percpu_elem") && hasHelper("loop"), walks, "%s: %v", hooks[i].Name, hooks[i].Err)
+	return walks
+}
+
+// needsWalk skips a test of the collection pass on a kernel that cannot run it.
+func (r *rig) needsWalk(t testing.TB) {
+	t.Helper()
+	if !r.agent.walks(t) {
+		t.Skip("this kernel cannot run the collection pass (before 5.19, or without BTF)")
+	}
+}
+
+// see makes namespaces such that the receiver sees them: where it reads /proc they need a process.
+func (r *rig) see(t testing.TB, namespaces ...*nettest.Namespace) {
+	t.Helper()
+	if r.agent.walks(t) {
+		return
+	}
+	for _, n := range namespaces {
+		n.Hold(t)
+	}
+}
+
+// pair makes two namespaces that the receiver sees.
+func (r *rig) pair(t testing.TB) *nettest.Pair {
+	t.Helper()
+	p := nettest.New(t)
+	r.see(t, p.A, p.B)
+	return p
+}
+
+// hasHelper tells whether the running kernel has a BPF helper, by its name in enum bpf_func_id.
+func hasHelper(name string) bool { return hasMember("bpf_func_id", "BPF_FUNC_"+name) }
+
+// hasDropReasons tells whether the running kernel gives drops a reason (5.17).
+func hasDropReasons() bool { return hasMember("skb_drop_reason", "SKB_NOT_DROPPED_YET") }
+
+// hasResetReasons tells whether the running kernel gives resets a reason (6.10).
+func hasResetReasons() bool { return hasMember("sk_rst_reason", "SK_RST_REASON_NOT_SPECIFIED") }
+
+// hasMember tells whether an enum of the running kernel has a member, false without BTF.
+func hasMember(enum, member string) bool {
+	k := thisKernel()
+	if k == nil {
+		return false
+	}
+	_, ok := k.Enum(enum)[member]
+	return ok
+}
+
+// thisKernel is the running kernel with the enums that tests ask for, nil without BTF.
+var thisKernel = sync.OnceValue(func() *kernel.Kernel {
+	k, err := kernel.Open("/", kernel.Query{Enums: []string{"bpf_func_id", "skb_drop_reason", "sk_rst_reason"}})
+	if err != nil {
+		return nil
+	}
+	k.FlushTypes()
+	return k
+})
 
 // series are the values of one namespace by metric name; those with attributes by "name{value,...}",
 // the attributes' values in order of their keys. A histogram has its number of values as "name_count".
