@@ -309,16 +309,19 @@ struct ehash_ctx {
 struct socket_facts {
 	__u64 net;
 	__u32 unsent, unread; /* bytes; the sequence number of a FIN has been read without being there */
-	__u8 state;
+	__u8 state;           /* as users see it: an orphan in FIN_WAIT2 is kept as one in TIME_WAIT */
 };
 
 static __always_inline void read_socket(__u64 addr, struct socket_facts *f)
 {
 	struct tcp_sock *tp = (void *)addr;
 	struct sock *sk = (void *)addr;
+	struct inet_timewait_sock *tw = (void *)addr;
 
 	f->net = (__u64)sock_net(sk);
 	f->state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	if (f->state == TCP_TIME_WAIT)
+		f->state = BPF_CORE_READ(tw, tw_substate);
 	if (f->state != TCP_ESTABLISHED)
 		return;
 	f->unsent = BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_una);
@@ -330,9 +333,13 @@ static __always_inline void load_socket(__u64 addr, struct socket_facts *f)
 {
 	struct sock *sk = bpf_rdonly_cast((void *)addr, bpf_core_type_id_kernel(struct sock));
 	struct tcp_sock *tp = bpf_rdonly_cast((void *)addr, bpf_core_type_id_kernel(struct tcp_sock));
+	struct inet_timewait_sock *tw =
+		bpf_rdonly_cast((void *)addr, bpf_core_type_id_kernel(struct inet_timewait_sock));
 
 	f->net = (__u64)sk->__sk_common.skc_net.net;
 	f->state = sk->__sk_common.skc_state;
+	if (f->state == TCP_TIME_WAIT)
+		f->state = tw->tw_substate;
 	if (f->state != TCP_ESTABLISHED)
 		return;
 	f->unsent = tp->write_seq - tp->snd_una;

@@ -224,7 +224,7 @@ func (p *Pair) resetByClose(t T, family Family, client, server *net.TCPConn) Pac
 // and that A receives in CLOSE_WAIT.
 func (p *Pair) DataToOrphanedFinWait2(t T, family Family) Packet {
 	t.Helper()
-	client, local, remote := p.orphanInFinWait2(t, family)
+	client, local, remote := p.OrphanInFinWait2(t, family)
 	before := p.B.Counter(t, "Tcp.OutRsts")
 	write(t, client, []byte("late"))
 	p.B.WaitCounter(t, "Tcp.OutRsts", before+1)
@@ -237,16 +237,16 @@ func (p *Pair) DataToOrphanedFinWait2(t T, family Family) Packet {
 // then brings B's end from FIN_WAIT2 to TIME_WAIT. It returns that FIN.
 func (p *Pair) FinToOrphanedFinWait2(t T, family Family) Packet {
 	t.Helper()
-	client, local, remote := p.orphanInFinWait2(t, family)
+	client, local, remote := p.OrphanInFinWait2(t, family)
 	closeConn(t, client)
 	p.B.WaitTCPState(t, local, remote, TCPTimeWait)
 	p.A.WaitTCPState(t, remote, local, TCPNone)
 	return p.fromA(family, remote, local)
 }
 
-// orphanInFinWait2 closes B's end of a connection and waits until it is in FIN_WAIT2 without an owner; the kernel keeps
+// OrphanInFinWait2 closes B's end of a connection and waits until it is in FIN_WAIT2 without an owner; the kernel keeps
 // such a socket as a TIME_WAIT one. It returns A's end, and the addresses of B's.
-func (p *Pair) orphanInFinWait2(t T, family Family) (client *net.TCPConn, local, remote netip.AddrPort) {
+func (p *Pair) OrphanInFinWait2(t T, family Family) (client *net.TCPConn, local, remote netip.AddrPort) {
 	t.Helper()
 	client, server := p.ConnectTCP(t, family)
 	local, remote = localAddr(server), remoteAddr(server)

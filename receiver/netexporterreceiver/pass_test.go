@@ -70,6 +70,7 @@ func TestSocketsEqualProc(t *testing.T) {
 				require.NoError(t, server.Close())
 			}
 		}
+		p.OrphanInFinWait2(t, f) // which the kernel keeps as it does TIME_WAIT
 	}
 	for _, n := range []*nettest.Namespace{p.A, p.B} {
 		var want, got series
