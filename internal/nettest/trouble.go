@@ -260,6 +260,16 @@ func (p *Pair) SkippedACKs(t T, family Family) {
 	skipped(t, p.B, p.A, "TimeWait", tail)
 }
 
+// StraySegment sends a segment from A to B that opens and resets a connection at once, which connection tracking calls
+// invalid and TCP drops.
+func (p *Pair) StraySegment(t T, family Family) {
+	t.Helper()
+	source, destination := p.A.freePort(t, family, "tcp"), p.B.freePort(t, family, "tcp")
+	before := p.B.Counter(t, "Tcp.InSegs")
+	p.A.SendSegment(t, Segment{Source: source, Destination: destination, Seq: 1, Flags: SYN | RST})
+	p.B.WaitCounter(t, "Tcp.InSegs", before+1)
+}
+
 // skipped sends segments until one is not acknowledged because another has just been.
 func skipped(t T, from, to *Namespace, why string, segments ...Segment) {
 	t.Helper()
