@@ -55,14 +55,17 @@ type variant struct {
 	programs   []string
 	// alternative is which of the functions that its sections list the programs are attached to.
 	alternative int
+	// name is what errors call it: kind, or where there are alternatives, the section of one program.
+	name string
 }
 
 // lastRank is added to the rank of a variant that comes last; there are fewer kinds.
 const lastRank = 100
 
 // kindOf returns what a program's section makes it, and the rank of that; -1 for sections of no known kind.
-// What user space runs may do most as a system call. Tracepoints come first else: they are a stable interface and show more. Trampolines cost less than probes. A
-// program at the entry of a function and one at its return are of one kind: they do their work together.
+// What user space runs may do most as a system call. Else tracepoints come first: they are a stable interface
+// and show more. Trampolines cost less than probes. A program at the entry of a function and one at its return
+// are of one kind: they do their work together.
 func kindOf(program *ebpf.ProgramSpec) (kind string, rank int) {
 	kinds := [][]string{{"syscall"}, {"tp_btf"}, {"raw_tp"}, {"iter"}, {"fentry", "fexit"}, {"kprobe", "kretprobe"}}
 	prefix, _, _ := strings.Cut(program.SectionName, "/")
@@ -117,7 +120,10 @@ func variants(spec *ebpf.CollectionSpec) ([]variant, error) {
 	for key, v := range byKey {
 		slices.Sort(v.programs)
 		for i := range alternatives[key] {
-			v.alternative = i
+			v.alternative, v.name = i, v.kind
+			if alternatives[key] > 1 {
+				v.name = aimed(spec.Programs[v.programs[0]], i).SectionName
+			}
 			out = append(out, *v)
 		}
 	}
@@ -157,7 +163,7 @@ func (k *Kernel) Load(spec *ebpf.CollectionSpec) (*Object, error) {
 			continue
 		}
 		if err := o.run(v, spec, programs, opts); err != nil {
-			hook.Err = errors.Join(hook.Err, fmt.Errorf("%s: %w", v.kind, err))
+			hook.Err = errors.Join(hook.Err, fmt.Errorf("%s: %w", v.name, err))
 			continue
 		}
 		hook.Variant = v.kind
@@ -187,6 +193,9 @@ func (o *Object) run(v variant, spec *ebpf.CollectionSpec, programs map[string]*
 		part.Programs[name] = aimed(programs[name], v.alternative)
 	}
 	coll, err := ebpf.NewCollectionWithOptions(part, opts)
+	if v.kind == "fentry" && errors.Is(err, ebpf.ErrNotSupported) {
+		return fmt.Errorf("this kernel and its modules have no such function, or no BTF of it: %w", err)
+	}
 	if err != nil {
 		return err
 	}

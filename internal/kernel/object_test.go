@@ -5,6 +5,7 @@ package kernel
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -125,5 +126,76 @@ func TestLoadRefusesBadNames(t *testing.T) {
 		if _, err := k.Load(&ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{name: program(section, true)}}); err == nil {
 			t.Errorf("no error for program %s in section %s", name, section)
 		}
+	}
+}
+
+// A program at the entry and one at the return of a function are one variant; functions to choose from
+// make a variant each, in the order of the section.
+func TestVariants(t *testing.T) {
+	got, err := variants(&ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{
+		"a__kprobe":    program("kprobe/new,old", true),
+		"a__kretprobe": program("kretprobe/new,old", true),
+		"a__fentry":    program("fentry/new,old", true),
+		"a__fentry_2":  program("fentry/same", true),
+		"a__fexit":     program("fexit/new,old", true),
+		"a__raw_tp":    program("raw_tp/x", true),
+		"b__fexit":     program("fexit/x", true),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, v := range got {
+		names = append(names, fmt.Sprint(v.hook, " ", v.kind, " ", v.name, " ", v.programs))
+	}
+	want := []string{
+		"a raw_tp raw_tp [a__raw_tp]",
+		"a fentry fentry/new [a__fentry a__fentry_2 a__fexit]",
+		"a fentry fentry/old [a__fentry a__fentry_2 a__fexit]",
+		"a kprobe kprobe/new [a__kprobe a__kretprobe]",
+		"a kprobe kprobe/old [a__kprobe a__kretprobe]",
+		"b fentry fentry [b__fexit]",
+	}
+	if !slices.Equal(names, want) {
+		t.Errorf("got %q\nwant %q", names, want)
+	}
+	for section, want := range map[string]string{"fentry/new,old": "old", "fentry/same": "same", "raw_tp": ""} {
+		p := program(section, true)
+		if got := aimed(p, 1); got.AttachTo != want || !strings.HasSuffix(got.SectionName, want) || p.SectionName != section {
+			t.Errorf("%s: second alternative is %q, %q", section, got.SectionName, got.AttachTo)
+		}
+	}
+	_, err = variants(&ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{
+		"a__fentry_1": program("fentry/a,b", true), "a__fentry_2": program("fentry/a,b,c", true),
+	}})
+	if err == nil {
+		t.Error("no error for programs of one variant with different numbers of functions to choose from")
+	}
+}
+
+// A function that no kernel has is no obstacle to the next alternative, and the reason names it.
+func TestLoadTakesTheNextFunction(t *testing.T) {
+	first, second := program("raw_tp/sched_switch", true), program("fentry/no_such_function,no_such_either", true)
+	second.Type, second.AttachType = ebpf.Tracing, ebpf.AttachTraceFEntry
+	o, err := load(t, map[string]*ebpf.ProgramSpec{"a__raw_tp": first, "b__fentry": second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reason := o.Hooks[1].Err
+	for _, want := range []string{"fentry/no_such_function: ", "fentry/no_such_either: ", "no such function"} {
+		if reason == nil || !strings.Contains(reason.Error(), want) {
+			t.Errorf("got %v, want %q in it", reason, want)
+		}
+	}
+}
+
+// What a raw_tp program lists is tried in turn too.
+func TestLoadTakesTheNextTracepoint(t *testing.T) {
+	o, err := load(t, map[string]*ebpf.ProgramSpec{"a__raw_tp": program("raw_tp/no_such_tracepoint,sched_switch", true)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Hooks[0].Variant != "raw_tp" || o.Hooks[0].Err == nil || !strings.Contains(o.Hooks[0].Err.Error(), "raw_tp/no_such_tracepoint") {
+		t.Errorf("got %+v", o.Hooks)
 	}
 }
