@@ -23,15 +23,10 @@ EXPORT(enum softirq_type, softirq_type);
 const volatile __u32 net_tx_nr;
 const volatile __u32 net_rx_nr;
 
-struct phase {
-	struct histogram histogram;
-	__u64 slow; /* over 100 ms */
-};
-
 struct vector {
 	__u64 raised_ns;  /* 0: it is not waiting, or nobody saw it raised */
 	__u64 entered_ns; /* 0: it is not running, or nobody saw it begin */
-	struct phase sched, execute;
+	struct histogram sched, execute;
 };
 
 struct softirqs {
@@ -55,7 +50,7 @@ struct {
 	__type(value, struct softirqs);
 } softirqs SEC(".maps");
 
-EVENTS(64 * 1024);
+EVENTS(128 * 1024);
 
 /* vector_of returns what this CPU knows of a vector, NULL if it is none of the network's, as most are not. */
 static __always_inline struct vector *vector_of(__u32 nr)
@@ -71,13 +66,11 @@ static __always_inline struct vector *vector_of(__u32 nr)
 	return &s->vectors[nr == net_rx_nr ? SOFTIRQ_VECTOR_NET_RX : SOFTIRQ_VECTOR_NET_TX];
 }
 
-static __always_inline void measured(struct phase *p, __u64 ns, __u32 nr, enum softirq_type type)
+static __always_inline void measured(struct histogram *h, __u64 ns, __u32 nr, enum softirq_type type)
 {
 	struct event *e;
 
-	histogram_add(&p->histogram, ns);
-	if (ns > SLOW_NS)
-		p->slow++;
+	histogram_add(h, ns);
 	if (ns <= threshold_ns)
 		return;
 	e = event_reserve(&events, sizeof(*e));

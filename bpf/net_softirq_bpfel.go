@@ -52,6 +52,7 @@ type NetSoftirqEvent struct {
 type NetSoftirqHistogram struct {
 	_       structs.HostLayout
 	SumNs   uint64
+	Slow    uint64
 	Buckets [27]uint64
 }
 
@@ -98,22 +99,16 @@ type NetSoftirqSoftirqs struct {
 		RaisedNs  uint64
 		EnteredNs uint64
 		Sched     struct {
-			_         structs.HostLayout
-			Histogram struct {
-				_       structs.HostLayout
-				SumNs   uint64
-				Buckets [27]uint64
-			}
-			Slow uint64
+			_       structs.HostLayout
+			SumNs   uint64
+			Slow    uint64
+			Buckets [27]uint64
 		}
 		Execute struct {
-			_         structs.HostLayout
-			Histogram struct {
-				_       structs.HostLayout
-				SumNs   uint64
-				Buckets [27]uint64
-			}
-			Slow uint64
+			_       structs.HostLayout
+			SumNs   uint64
+			Slow    uint64
+			Buckets [27]uint64
 		}
 	}
 }

@@ -7,7 +7,7 @@
 #define NSEC_PER_USEC 1000ULL
 #define NSEC_PER_MSEC 1000000ULL
 
-/* What the documented counters of what is slow count, whatever the threshold. */
+/* What the documented counters ...100ms count, whatever the threshold. */
 #define SLOW_NS (100 * NSEC_PER_MSEC)
 
 /* Set by user space before load: what takes longer is an event. */
@@ -26,6 +26,7 @@ struct latency {
 
 struct histogram {
 	__u64 sum_ns;
+	__u64 slow; /* how many took longer than SLOW_NS */
 	__u64 buckets[BUCKETS];
 };
 
@@ -74,6 +75,8 @@ static __always_inline void histogram_add(struct histogram *h, __u64 ns)
 	__u32 i = bucket_of(ns);
 
 	h->sum_ns += ns;
+	if (ns > SLOW_NS)
+		h->slow++;
 	if (i < BUCKETS)
 		h->buckets[i]++;
 }

@@ -109,6 +109,34 @@ func TestBudgetFoldsAtOnceWithoutCountingTwice(t *testing.T) {
 	assert.Equal(t, map[string]int64{"a": 1, "b": 1, "g": 2}, byCookie(md)[0], "namespaces 4, which is new, and 5")
 }
 
+// A histogram is as many series as Prometheus makes of it; it is of the node, which gives way to nobody.
+func TestBudgetOfHistograms(t *testing.T) {
+	pass := func() pmetric.Metrics {
+		md := passOf(map[uint64][3]int64{1: {1, 1, 1}, 2: {2, 2, 2}})
+		rm := md.ResourceMetrics().AppendEmpty()
+		rm.Resource().Attributes().PutStr("host.name", "worker-1")
+		m := rm.ScopeMetrics().AppendEmpty().Metrics().AppendEmpty()
+		m.SetName("h")
+		dp := m.SetEmptyHistogram().DataPoints().AppendEmpty()
+		dp.ExplicitBounds().FromRaw([]float64{1})
+		dp.BucketCounts().FromRaw([]uint64{0, 0})
+		return md
+	}
+	assert.Equal(t, spent{served: 10}, newBudget(0).apply(pass()), "two buckets, sum and count")
+	assert.Equal(t, spent{served: 10}, newBudget(100).apply(pass()), "far from the limit")
+	assert.Equal(t, spent{served: 10}, newBudget(10).apply(pass()), "close to it")
+	b := newBudget(9)
+	for range 2 {
+		md := pass()
+		s := b.apply(md)
+		assert.Positive(t, s.folded)
+		assert.EqualValues(t, seriesCount(md), s.served)
+		histograms := 0
+		eachHistogram(md, func(pmetric.HistogramDataPoint) { histograms++ })
+		assert.Equal(t, 1, histograms)
+	}
+}
+
 func TestMaxSeries(t *testing.T) {
 	r := start(t, func(c *Config) { c.MaxSeries = 300 })
 	for range 12 {

@@ -32,12 +32,16 @@ type Histogram struct {
 
 // Latencies are the buckets of a histogram, summed up over CPUs.
 type Latencies struct {
+	// Slow is how many took longer than 100 ms.
+	Slow uint64
+
 	sumNs   uint64
 	buckets [len(bpf.Histogram{}.Buckets)]uint64
 }
 
 // Add adds what one CPU has measured.
 func (l *Latencies) Add(h *bpf.Histogram) {
+	l.Slow += h.Slow
 	l.sumNs += h.SumNs
 	for i, n := range h.Buckets {
 		l.buckets[i] += n

@@ -78,10 +78,7 @@ func softirqVector(v uint32) string {
 }
 
 // softirqCounts is what a vector did on all CPUs.
-type softirqCounts struct {
-	sched, execute         probe.Latencies
-	schedSlow, executeSlow uint64
-}
+type softirqCounts struct{ sched, execute probe.Latencies }
 
 type softirqs [bpf.NetSoftirqSoftirqVectorSOFTIRQ_VECTORS]softirqCounts
 
@@ -95,10 +92,8 @@ func sumSoftirqs(cpus []bpf.NetSoftirqSoftirqs) *softirqs {
 	for i := range cpus {
 		for v := range s {
 			in := &cpus[i].Vectors[v]
-			s[v].sched.Add((*bpf.Histogram)(&in.Sched.Histogram))
-			s[v].schedSlow += in.Sched.Slow
-			s[v].execute.Add((*bpf.Histogram)(&in.Execute.Histogram))
-			s[v].executeSlow += in.Execute.Slow
+			s[v].sched.Add((*bpf.Histogram)(&in.Sched))
+			s[v].execute.Add((*bpf.Histogram)(&in.Execute))
 		}
 	}
 	return &s
@@ -113,9 +108,9 @@ func (s *softirqs) Record(mb *probe.MetricsBuilder, at pcommon.Timestamp, id net
 	sched, execute := softirqSched(), softirqExecute()
 	for i := range s {
 		v, vector := &s[i], softirqVector(uint32(i))
-		mb.RecordInspectorPodNetSoftirqSchedslow100msDataPoint(at, int64(v.schedSlow), vector)
-		mb.RecordInspectorPodNetSoftirqExecuteslow100msDataPoint(at, int64(v.executeSlow), vector)
-		mb.RecordInspectorPodNetSoftirqExcuteslow100msDataPoint(at, int64(v.executeSlow), vector)
+		mb.RecordInspectorPodNetSoftirqSchedslow100msDataPoint(at, int64(v.sched.Slow), vector)
+		mb.RecordInspectorPodNetSoftirqExecuteslow100msDataPoint(at, int64(v.execute.Slow), vector)
+		mb.RecordInspectorPodNetSoftirqExcuteslow100msDataPoint(at, int64(v.execute.Slow), vector)
 		mb.RecordHistogram(at, &sched, &v.sched, vector)
 		mb.RecordHistogram(at, &execute, &v.execute, vector)
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/receiver/receivertest"
 
 	"github.com/netexporter/netexporter/bpf"
@@ -29,7 +30,8 @@ func (names) Value(string) (uint64, bool) { return 0, false }
 
 func (names) Append(dst []byte, _ uint64) []byte { return dst }
 
-// recorded returns the data points of a namespace as "name|type|reason".
+// recorded returns the data points of a namespace as "name|type|reason|vector", of histograms the count as
+// "name_count|vector".
 func recorded(s probe.Snapshot, id netns.ID) map[string]int64 {
 	mb := probe.NewMetricsBuilder(metadata.NewDefaultMetricsBuilderConfig(), receivertest.NewNopSettings(metadata.Type), 0, true)
 	s.Record(mb, pcommon.Timestamp(1), id, probe.NewNames(names{}, names{}, All()))
@@ -37,18 +39,27 @@ func recorded(s probe.Snapshot, id netns.ID) map[string]int64 {
 	mb.EmitForResource(pcommon.NewResource())
 	for _, rm := range mb.Emit().ResourceMetrics().All() {
 		for _, m := range rm.ScopeMetrics().At(0).Metrics().All() {
-			for _, dp := range m.Sum().DataPoints().All() {
-				name := m.Name()
-				for _, key := range []string{"type", "reason"} {
-					if v, ok := dp.Attributes().Get(key); ok {
-						name += "|" + v.Str()
-					}
+			if m.Type() == pmetric.MetricTypeHistogram {
+				for _, dp := range m.Histogram().DataPoints().All() {
+					got[series(m.Name()+"_count", dp.Attributes())] = int64(dp.Count())
 				}
-				got[name] = dp.IntValue()
+				continue
+			}
+			for _, dp := range m.Sum().DataPoints().All() {
+				got[series(m.Name(), dp.Attributes())] = dp.IntValue()
 			}
 		}
 	}
 	return got
+}
+
+func series(name string, attrs pcommon.Map) string {
+	for _, key := range []string{"type", "reason", "vector"} {
+		if v, ok := attrs.Get(key); ok {
+			name += "|" + v.Str()
+		}
+	}
+	return name
 }
 
 func expect(t *testing.T, got, want map[string]int64) {
