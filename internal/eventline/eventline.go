@@ -36,6 +36,7 @@ const (
 	keyTCPState           = "tcp.state"
 	keyThreadName         = "thread.name"
 	keyTransport          = "network.transport"
+	keyVirtioCommand      = "virtio.command"
 
 	keyLabelNamespace = "namespace"
 	keyLabelPod       = "pod"
@@ -51,7 +52,7 @@ const (
 // res are the attributes of the record's resource: with the labels pod and namespace, once they are known, or without.
 //
 //	type=T [pod=P namespace=N] protocol=TCP saddr=A sport=1 daddr=B dport=2 [suppressed=9] [reason=R location=f+0x1  stacktrace:f+0x1 g+0x2 | state:S] [container=C | netns=NAME]
-//	type=T cpu=0 pid=1 comm=C vector=V latency=1.234ms [suppressed=9]
+//	type=T cpu=0 pid=1 comm=C [vector=V | command=C] latency=1.234ms [suppressed=9]
 //
 // The second is that of events without a packet. The reason, the location and the stack are those of PACKETLOSS, the state that of TCPRESET_PROCESS; two spaces precede
 // stacktrace: and state:. container= or netns= tells whose network namespace it is where no pod is known.
@@ -87,6 +88,7 @@ func Append(dst []byte, res pcommon.Map, rec plog.LogRecord) []byte {
 	dst = appendNumber(dst, " pid=", attrs, keyPID)
 	dst = appendField(dst, " comm=", text(attrs, keyThreadName))
 	dst = appendField(dst, " vector=", text(attrs, keySoftirqVector))
+	dst = appendField(dst, " command=", text(attrs, keyVirtioCommand))
 	if v, ok := attrs.Get(keyDuration); ok {
 		dst = appendMilliseconds(append(dst, " latency="...), v.Int())
 	}

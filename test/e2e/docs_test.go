@@ -70,16 +70,25 @@ func TestDocumentedScrapeConfiguration(t *testing.T) {
 	}
 }
 
-// The agent runs the probes that the documents list and no other.
+// The agent runs the probes that the documents list and no other; those of latency only if they are asked for.
 func TestDocumentedProbes(t *testing.T) {
-	a := start(t)
-	text, err := get(a.self)
-	require.NoError(t, err)
-	var probes []string
-	for _, m := range regexp.MustCompile(`(?m)^otelcol_netexporter_probe_up\{probe="(\w+)"\}`).FindAllStringSubmatch(text, -1) {
-		if m[1] != "netns" { // the collection pass itself
-			probes = append(probes, m[1])
+	tried := func(a *agent) (probes []string) {
+		text, err := get(a.self)
+		require.NoError(t, err)
+		for _, m := range regexp.MustCompile(`(?m)^otelcol_netexporter_probe_up\{probe="(\w+)"\}`).FindAllStringSubmatch(text, -1) {
+			if m[1] != "netns" { // the collection pass itself
+				probes = append(probes, m[1])
+			}
 		}
+		return probes
 	}
-	assert.ElementsMatch(t, firstColumn(t, documentSection(t, "metrics.md", "Probes")), probes)
+	always := firstColumn(t, documentSection(t, "metrics.md", "Probes"))
+	latency := firstColumn(t, documentSection(t, "metrics.md", "Probes of latency"))
+	t.Run("by default", func(t *testing.T) {
+		assert.ElementsMatch(t, always, tried(start(t)))
+	})
+	t.Run("asked for", func(t *testing.T) {
+		config := "receivers: {netexporter: {probes: {" + strings.Join(latency, ": , ") + ": }}}"
+		assert.ElementsMatch(t, append(latency, always...), tried(start(t, writeFile(t, "latency.yaml", config))))
+	})
 }

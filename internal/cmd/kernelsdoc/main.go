@@ -123,7 +123,7 @@ Which mechanism runs each hook of each probe, as the agent itself reported it in
 (` + "`make test-vm`" + `, virtual machines with Debian's cloud kernels). The metric ` + "`otelcol_netexporter_probe_hook`" + ` says the same of
 a running agent. "none" means that the hook does not run there; the others of the probe do.
 
-- raw_tp, iter, fentry: BPF programs on raw tracepoints, task iterators, function entries. syscall, and raw_tp of netns: run by the agent.
+- raw_tp, iter, fentry, kprobe: BPF programs on raw tracepoints, task iterators, entries and returns of functions. syscall, and raw_tp of netns: run by the agent.
 - setns, sock_diag: netlink from within each namespace. procfs: files of /proc.
 
 `)

@@ -16,7 +16,8 @@ import (
 // Result is what becomes of a program on a kernel.
 type Result struct {
 	Program string
-	// Target is what the program is attached to, if the kernel lacks it.
+	// Target is what the program is attached to, the first if it may be one of several, if the kernel
+	// lacks it. What is in a module is not in the kernel's own BTF.
 	Target Need
 	// Refuses is true if the program comes upon a REQUIRE() that does not hold.
 	Refuses bool
@@ -73,10 +74,13 @@ func check(spec *ebpf.CollectionSpec, program *ebpf.ProgramSpec, kernel *btf.Spe
 		relos  []*btf.CORERelocation
 		at     []int
 	)
-	if t := targetOf(program); t.Kind != "" {
-		if _, err := kernel.AnyTypesByName(t.Name); err != nil {
-			result.Target = t
-		}
+	targets := targetsOf(program)
+	there := func(t Need) bool {
+		_, err := kernel.AnyTypesByName(t.Name)
+		return err == nil
+	}
+	if len(targets) > 0 && !slices.ContainsFunc(targets, there) {
+		result.Target = targets[0]
 	}
 	for i := range insns {
 		if r := btf.CORERelocationMetadata(&insns[i]); r != nil {

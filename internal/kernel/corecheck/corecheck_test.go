@@ -155,6 +155,41 @@ func TestMissingField(t *testing.T) {
 	assert.Equal(t, "lacks function tcp_timewait_state_process", gone.String())
 }
 
+// A program under a kprobe finds its arguments on arm64, too, where struct pt_regs has them in an array.
+func TestKprobeOnArm64(t *testing.T) {
+	u64 := &btf.Int{Name: "unsigned long long", Size: 8}
+	regs := &btf.Array{Index: &btf.Int{Name: "int", Size: 4}, Type: u64, Nelems: 31}
+	user := []btf.Member{{Name: "regs", Type: regs}, {Name: "sp", Type: u64, Offset: 31 * 64}}
+	b, err := btf.NewBuilder([]btf.Type{&btf.Struct{ // arch/arm64/include/asm/ptrace.h
+		Name: "pt_regs", Size: 40 * 8, Members: []btf.Member{
+			{Type: &btf.Union{Size: 33 * 8, Members: []btf.Member{
+				{Name: "user_regs", Type: &btf.Struct{Name: "user_pt_regs", Size: 33 * 8, Members: user}},
+				{Type: &btf.Struct{Size: 33 * 8, Members: user}},
+			}}},
+			{Name: "orig_x0", Type: u64, Offset: 33 * 64},
+		},
+	}}, nil)
+	require.NoError(t, err)
+	raw, err := b.Marshal(nil, nil)
+	require.NoError(t, err)
+	arm64, err := btf.LoadSpecFromReader(bytes.NewReader(raw))
+	require.NoError(t, err)
+	spec := objects(t)["virtcmdlatency"]
+	results, err := Check(spec, arm64)
+	require.NoError(t, err)
+	i := slices.IndexFunc(results, func(r Result) bool { return r.Program == "command__kprobe" })
+	require.GreaterOrEqual(t, i, 0)
+	assert.Equal(t, "ok without field pt_regs.dx, field pt_regs.si", results[i].String())
+	var offsets []string
+	for _, fixup := range fixups(t, spec.Programs["command__kprobe"], arm64) {
+		if strings.HasPrefix(fixup, "byte_off=") {
+			offsets = append(offsets, fixup)
+		}
+	}
+	assert.Equal(t, []string{"byte_off=poison", "byte_off=8->8", "byte_off=poison", "byte_off=16->16"}, offsets,
+		"second and third argument: x1 and x2")
+}
+
 // What is left of a kernel's BTF tells the same as all of it.
 func TestMinimizeLosesNothing(t *testing.T) {
 	full, err := btf.LoadSpec("/sys/kernel/btf/vmlinux")

@@ -132,20 +132,25 @@ func essential(name string) string {
 	return name
 }
 
-// targetOf returns what must be in the kernel's BTF for a program to be attached, the zero Need if
-// nothing.
-func targetOf(p *ebpf.ProgramSpec) Need {
-	switch kind, target, _ := strings.Cut(p.SectionName, "/"); {
-	case target == "":
-		return Need{}
-	case kind == "fentry", kind == "fexit":
-		return Need{Kind: "function", Name: target}
-	case kind == "iter":
-		return Need{Kind: "function", Name: "bpf_iter_" + target}
-	case kind == "raw_tp", kind == "tp_btf":
-		return Need{Kind: "typedef", Name: "btf_trace_" + target}
+// targetsOf returns what may be in the kernel's BTF for a program to be attached, one of them; none if
+// it needs nothing there. A section lists several with commas between.
+func targetsOf(p *ebpf.ProgramSpec) []Need {
+	kind, list, _ := strings.Cut(p.SectionName, "/")
+	if list == "" {
+		return nil
 	}
-	return Need{} // kprobes go by the kernel's symbols
+	var targets []Need
+	for target := range strings.SplitSeq(list, ",") {
+		switch kind {
+		case "fentry", "fexit":
+			targets = append(targets, Need{Kind: "function", Name: target})
+		case "iter":
+			targets = append(targets, Need{Kind: "function", Name: "bpf_iter_" + target})
+		case "raw_tp", "tp_btf":
+			targets = append(targets, Need{Kind: "typedef", Name: "btf_trace_" + target})
+		}
+	}
+	return targets // kprobes go by the kernel's symbols
 }
 
 // Needs lists all that programs want of a kernel, sorted.
@@ -153,7 +158,7 @@ func Needs(objects map[string]*ebpf.CollectionSpec) ([]Need, error) {
 	byName := map[string]Need{}
 	for object, spec := range objects {
 		for name, p := range spec.Programs {
-			if t := targetOf(p); t.Kind != "" {
+			for _, t := range targetsOf(p) {
 				byName[t.String()] = t
 			}
 			for i := range p.Instructions {

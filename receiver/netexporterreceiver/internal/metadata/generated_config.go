@@ -2010,6 +2010,26 @@ func (ms *InspectorPodUdpsndbuferrorsMetricConfig) Unmarshal(parser *confmap.Con
 	return nil
 }
 
+// InspectorPodVirtcmdlatency100msMetricConfig provides config for the inspector_pod_virtcmdlatency100ms metric.
+type InspectorPodVirtcmdlatency100msMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodVirtcmdlatency100msMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // MetricsConfig provides config for netexporter metrics.
 type MetricsConfig struct {
 	InspectorNodeSlabtcpslabobjactive        InspectorNodeSlabtcpslabobjactiveMetricConfig        `mapstructure:"inspector_node_slabtcpslabobjactive"`
@@ -2105,6 +2125,7 @@ type MetricsConfig struct {
 	InspectorPodUdpoutdatagrams              InspectorPodUdpoutdatagramsMetricConfig              `mapstructure:"inspector_pod_udpoutdatagrams"`
 	InspectorPodUdprcvbuferrors              InspectorPodUdprcvbuferrorsMetricConfig              `mapstructure:"inspector_pod_udprcvbuferrors"`
 	InspectorPodUdpsndbuferrors              InspectorPodUdpsndbuferrorsMetricConfig              `mapstructure:"inspector_pod_udpsndbuferrors"`
+	InspectorPodVirtcmdlatency100ms          InspectorPodVirtcmdlatency100msMetricConfig          `mapstructure:"inspector_pod_virtcmdlatency100ms"`
 }
 
 func DefaultMetricsConfig() MetricsConfig {
@@ -2398,6 +2419,9 @@ func DefaultMetricsConfig() MetricsConfig {
 		InspectorPodUdpsndbuferrors: InspectorPodUdpsndbuferrorsMetricConfig{
 			Enabled: true,
 		},
+		InspectorPodVirtcmdlatency100ms: InspectorPodVirtcmdlatency100msMetricConfig{
+			Enabled: true,
+		},
 	}
 }
 
@@ -2432,6 +2456,7 @@ type EventsConfig struct {
 	TCPRCVRSTSYN          EventConfig `mapstructure:"TCP_RCV_RST_SYN"`
 	TCPRCVRSTTW           EventConfig `mapstructure:"TCP_RCV_RST_TW"`
 	TCPTWRCV              EventConfig `mapstructure:"TCP_TW_RCV"`
+	VIRTCMDEXECUTE        EventConfig `mapstructure:"VIRTCMDEXECUTE"`
 }
 
 func DefaultEventsConfig() EventsConfig {
@@ -2464,6 +2489,9 @@ func DefaultEventsConfig() EventsConfig {
 			Enabled: true,
 		},
 		TCPTWRCV: EventConfig{
+			Enabled: true,
+		},
+		VIRTCMDEXECUTE: EventConfig{
 			Enabled: true,
 		},
 	}

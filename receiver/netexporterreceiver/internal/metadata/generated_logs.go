@@ -458,6 +458,48 @@ func newEventTCPTWRCV(cfg EventConfig) eventTCPTWRCV {
 	return e
 }
 
+type eventVIRTCMDEXECUTE struct {
+	data   plog.LogRecordSlice // data buffer for generated log records.
+	config EventConfig         // event config provided by user.
+}
+
+func (e *eventVIRTCMDEXECUTE) recordEvent(ctx context.Context, timestamp pcommon.Timestamp, cpuLogicalNumberAttributeValue int64, eventDurationAttributeValue int64, eventNameAttributeValue string, eventSuppressedAttributeValue int64, processPidAttributeValue int64, threadNameAttributeValue string, virtioCommandAttributeValue string) {
+	if !e.config.Enabled {
+		return
+	}
+	dp := e.data.AppendEmpty()
+	dp.SetEventName("VIRTCMDEXECUTE")
+	dp.SetTimestamp(timestamp)
+
+	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+		dp.SetTraceID(pcommon.TraceID(span.TraceID()))
+		dp.SetSpanID(pcommon.SpanID(span.SpanID()))
+	}
+	dp.Attributes().PutInt("cpu.logical_number", cpuLogicalNumberAttributeValue)
+	dp.Attributes().PutInt("event.duration", eventDurationAttributeValue)
+	dp.Attributes().PutStr("event.name", eventNameAttributeValue)
+	dp.Attributes().PutInt("event.suppressed", eventSuppressedAttributeValue)
+	dp.Attributes().PutInt("process.pid", processPidAttributeValue)
+	dp.Attributes().PutStr("thread.name", threadNameAttributeValue)
+	dp.Attributes().PutStr("virtio.command", virtioCommandAttributeValue)
+
+}
+
+// emit appends recorded event data to a events slice and prepares it for recording another set of log records.
+func (e *eventVIRTCMDEXECUTE) emit(lrs plog.LogRecordSlice) {
+	if e.config.Enabled && e.data.Len() > 0 {
+		e.data.MoveAndAppendTo(lrs)
+	}
+}
+
+func newEventVIRTCMDEXECUTE(cfg EventConfig) eventVIRTCMDEXECUTE {
+	e := eventVIRTCMDEXECUTE{config: cfg}
+	if cfg.Enabled {
+		e.data = plog.NewLogRecordSlice()
+	}
+	return e
+}
+
 // LogsBuilder provides an interface for scrapers to report logs while taking care of all the transformations
 // required to produce log representation defined in metadata and user config.
 type LogsBuilder struct {
@@ -477,6 +519,7 @@ type LogsBuilder struct {
 	eventTCPRCVRSTSYN              eventTCPRCVRSTSYN
 	eventTCPRCVRSTTW               eventTCPRCVRSTTW
 	eventTCPTWRCV                  eventTCPTWRCV
+	eventVIRTCMDEXECUTE            eventVIRTCMDEXECUTE
 }
 
 // LogBuilderOption applies changes to default logs builder.
@@ -500,6 +543,7 @@ func NewLogsBuilder(lbc LogsBuilderConfig, settings receiver.Settings) *LogsBuil
 		eventTCPRCVRSTSYN:              newEventTCPRCVRSTSYN(lbc.Events.TCPRCVRSTSYN),
 		eventTCPRCVRSTTW:               newEventTCPRCVRSTTW(lbc.Events.TCPRCVRSTTW),
 		eventTCPTWRCV:                  newEventTCPTWRCV(lbc.Events.TCPTWRCV),
+		eventVIRTCMDEXECUTE:            newEventVIRTCMDEXECUTE(lbc.Events.VIRTCMDEXECUTE),
 		resourceAttributeIncludeFilter: make(map[string]filter.Filter),
 		resourceAttributeExcludeFilter: make(map[string]filter.Filter),
 	}
@@ -605,6 +649,7 @@ func (lb *LogsBuilder) EmitForResource(options ...ResourceLogsOption) {
 	lb.eventTCPRCVRSTSYN.emit(ils.LogRecords())
 	lb.eventTCPRCVRSTTW.emit(ils.LogRecords())
 	lb.eventTCPTWRCV.emit(ils.LogRecords())
+	lb.eventVIRTCMDEXECUTE.emit(ils.LogRecords())
 
 	for _, op := range options {
 		op.apply(rl)
@@ -689,4 +734,9 @@ func (lb *LogsBuilder) RecordTCPRCVRSTTWEvent(ctx context.Context, timestamp pco
 // RecordTCPTWRCVEvent adds a log record of TCP_TW_RCV event.
 func (lb *LogsBuilder) RecordTCPTWRCVEvent(ctx context.Context, timestamp pcommon.Timestamp, destinationAddressAttributeValue string, destinationPortAttributeValue int64, eventNameAttributeValue string, eventSuppressedAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, sourceAddressAttributeValue string, sourcePortAttributeValue int64, tcpFlagsAttributeValue string, tcpStateAttributeValue string) {
 	lb.eventTCPTWRCV.recordEvent(ctx, timestamp, destinationAddressAttributeValue, destinationPortAttributeValue, eventNameAttributeValue, eventSuppressedAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue, sourceAddressAttributeValue, sourcePortAttributeValue, tcpFlagsAttributeValue, tcpStateAttributeValue)
+}
+
+// RecordVIRTCMDEXECUTEEvent adds a log record of VIRTCMDEXECUTE event.
+func (lb *LogsBuilder) RecordVIRTCMDEXECUTEEvent(ctx context.Context, timestamp pcommon.Timestamp, cpuLogicalNumberAttributeValue int64, eventDurationAttributeValue int64, eventNameAttributeValue string, eventSuppressedAttributeValue int64, processPidAttributeValue int64, threadNameAttributeValue string, virtioCommandAttributeValue string) {
+	lb.eventVIRTCMDEXECUTE.recordEvent(ctx, timestamp, cpuLogicalNumberAttributeValue, eventDurationAttributeValue, eventNameAttributeValue, eventSuppressedAttributeValue, processPidAttributeValue, threadNameAttributeValue, virtioCommandAttributeValue)
 }

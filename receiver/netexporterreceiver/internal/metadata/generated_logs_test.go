@@ -163,6 +163,9 @@ func TestLogsBuilder(t *testing.T) {
 			defaultEventsCount++
 			allEventsCount++
 			lb.RecordTCPTWRCVEvent(ctx, timestamp, "destination.address-val", 16, "event.name-val", 16, "network.transport-val", "network.type-val", "source.address-val", 11, "tcp.flags-val", "tcp.state-val")
+			defaultEventsCount++
+			allEventsCount++
+			lb.RecordVIRTCMDEXECUTEEvent(ctx, timestamp, 18, 14, "event.name-val", 16, 11, "thread.name-val", "virtio.command-val")
 
 			rb := lb.NewResourceBuilder()
 			rb.SetContainerID("container.id-val")
@@ -550,6 +553,34 @@ func TestLogsBuilder(t *testing.T) {
 					attrVal, ok = lr.Attributes().Get("tcp.state")
 					assert.True(t, ok)
 					assert.Equal(t, "tcp.state-val", attrVal.Str())
+				case "VIRTCMDEXECUTE":
+					assert.False(t, validatedEvents["VIRTCMDEXECUTE"], "Found a duplicate in the events slice: VIRTCMDEXECUTE")
+					validatedEvents["VIRTCMDEXECUTE"] = true
+					lr := lrs.At(i)
+					assert.Equal(t, timestamp, lr.Timestamp())
+					assert.Equal(t, pcommon.TraceID(traceID), lr.TraceID())
+					assert.Equal(t, pcommon.SpanID(spanID), lr.SpanID())
+					attrVal, ok := lr.Attributes().Get("cpu.logical_number")
+					assert.True(t, ok)
+					assert.EqualValues(t, 18, attrVal.Int())
+					attrVal, ok = lr.Attributes().Get("event.duration")
+					assert.True(t, ok)
+					assert.EqualValues(t, 14, attrVal.Int())
+					attrVal, ok = lr.Attributes().Get("event.name")
+					assert.True(t, ok)
+					assert.Equal(t, "event.name-val", attrVal.Str())
+					attrVal, ok = lr.Attributes().Get("event.suppressed")
+					assert.True(t, ok)
+					assert.EqualValues(t, 16, attrVal.Int())
+					attrVal, ok = lr.Attributes().Get("process.pid")
+					assert.True(t, ok)
+					assert.EqualValues(t, 11, attrVal.Int())
+					attrVal, ok = lr.Attributes().Get("thread.name")
+					assert.True(t, ok)
+					assert.Equal(t, "thread.name-val", attrVal.Str())
+					attrVal, ok = lr.Attributes().Get("virtio.command")
+					assert.True(t, ok)
+					assert.Equal(t, "virtio.command-val", attrVal.Str())
 				}
 			}
 		})

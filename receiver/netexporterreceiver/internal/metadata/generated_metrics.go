@@ -395,6 +395,9 @@ var MetricsInfo = metricsInfo{
 	InspectorPodUdpsndbuferrors: metricInfo{
 		Name: "inspector_pod_udpsndbuferrors",
 	},
+	InspectorPodVirtcmdlatency100ms: metricInfo{
+		Name: "inspector_pod_virtcmdlatency100ms",
+	},
 }
 
 type metricsInfo struct {
@@ -491,6 +494,7 @@ type metricsInfo struct {
 	InspectorPodUdpoutdatagrams              metricInfo
 	InspectorPodUdprcvbuferrors              metricInfo
 	InspectorPodUdpsndbuferrors              metricInfo
+	InspectorPodVirtcmdlatency100ms          metricInfo
 }
 
 type metricInfo struct {
@@ -5488,6 +5492,58 @@ func newMetricInspectorPodUdpsndbuferrors(cfg InspectorPodUdpsndbuferrorsMetricC
 	return m
 }
 
+type metricInspectorPodVirtcmdlatency100ms struct {
+	data     pmetric.Metric                              // data buffer for generated metric.
+	config   InspectorPodVirtcmdlatency100msMetricConfig // metric config provided by user.
+	capacity int                                         // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_virtcmdlatency100ms metric with initial data.
+func (m *metricInspectorPodVirtcmdlatency100ms) init() {
+	m.data.SetName("inspector_pod_virtcmdlatency100ms")
+	m.data.SetDescription("Virtio-net control commands that took over 100 ms.")
+	m.data.SetUnit("{call}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodVirtcmdlatency100ms) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodVirtcmdlatency100ms) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodVirtcmdlatency100ms) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodVirtcmdlatency100ms(cfg InspectorPodVirtcmdlatency100msMetricConfig) metricInspectorPodVirtcmdlatency100ms {
+	m := metricInspectorPodVirtcmdlatency100ms{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 // MetricsBuilder provides an interface for scrapers to report metrics while taking care of all the transformations
 // required to produce metric representation defined in metadata and user config.
 type MetricsBuilder struct {
@@ -5591,6 +5647,7 @@ type MetricsBuilder struct {
 	metricInspectorPodUdpoutdatagrams              metricInspectorPodUdpoutdatagrams
 	metricInspectorPodUdprcvbuferrors              metricInspectorPodUdprcvbuferrors
 	metricInspectorPodUdpsndbuferrors              metricInspectorPodUdpsndbuferrors
+	metricInspectorPodVirtcmdlatency100ms          metricInspectorPodVirtcmdlatency100ms
 }
 
 // MetricBuilderOption applies changes to default metrics builder.
@@ -5709,6 +5766,7 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricInspectorPodUdpoutdatagrams:              newMetricInspectorPodUdpoutdatagrams(mbc.Metrics.InspectorPodUdpoutdatagrams),
 		metricInspectorPodUdprcvbuferrors:              newMetricInspectorPodUdprcvbuferrors(mbc.Metrics.InspectorPodUdprcvbuferrors),
 		metricInspectorPodUdpsndbuferrors:              newMetricInspectorPodUdpsndbuferrors(mbc.Metrics.InspectorPodUdpsndbuferrors),
+		metricInspectorPodVirtcmdlatency100ms:          newMetricInspectorPodVirtcmdlatency100ms(mbc.Metrics.InspectorPodVirtcmdlatency100ms),
 		resourceAttributeIncludeFilter:                 make(map[string]filter.Filter),
 		resourceAttributeExcludeFilter:                 make(map[string]filter.Filter),
 	}
@@ -5923,6 +5981,7 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricInspectorPodUdpoutdatagrams.emit(ils.Metrics())
 	mb.metricInspectorPodUdprcvbuferrors.emit(ils.Metrics())
 	mb.metricInspectorPodUdpsndbuferrors.emit(ils.Metrics())
+	mb.metricInspectorPodVirtcmdlatency100ms.emit(ils.Metrics())
 
 	for _, op := range options {
 		op.apply(rm)
@@ -6417,6 +6476,11 @@ func (mb *MetricsBuilder) RecordInspectorPodUdprcvbuferrorsDataPoint(ts pcommon.
 // RecordInspectorPodUdpsndbuferrorsDataPoint adds a data point to inspector_pod_udpsndbuferrors metric.
 func (mb *MetricsBuilder) RecordInspectorPodUdpsndbuferrorsDataPoint(ts pcommon.Timestamp, val int64) {
 	mb.metricInspectorPodUdpsndbuferrors.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodVirtcmdlatency100msDataPoint adds a data point to inspector_pod_virtcmdlatency100ms metric.
+func (mb *MetricsBuilder) RecordInspectorPodVirtcmdlatency100msDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodVirtcmdlatency100ms.recordDataPoint(mb.startTime, ts, val)
 }
 
 // Reset resets metrics builder to its initial state. It should be used when external metrics source is restarted,

@@ -5,6 +5,7 @@ package probe
 
 import (
 	"encoding/binary"
+	"reflect"
 	"testing"
 	"unsafe"
 
@@ -13,31 +14,15 @@ import (
 
 // A hole in a struct would hold what was in the kernel's memory before.
 func TestRecordsHaveNoHoles(t *testing.T) {
-	for _, v := range []any{bpf.EventHdr{}, bpf.PacketlossEvent{}, bpf.TcpresetEvent{}, bpf.PacketlossDropKey{}, bpf.TcpresetResetKey{}, bpf.NetnsTaskRecord{}, bpf.NetnsNetnsRecord{}} {
-		if got, want := binary.Size(v), sizeOf(v); got != want {
+	for _, v := range []any{
+		bpf.EventHdr{}, bpf.PacketlossEvent{}, bpf.TcpresetEvent{}, bpf.NetSoftirqEvent{}, bpf.VirtcmdlatencyEvent{},
+		bpf.PacketlossDropKey{}, bpf.TcpresetResetKey{}, bpf.VirtcmdlatencyCommand{},
+		bpf.NetnsTaskRecord{}, bpf.NetnsNetnsRecord{}, bpf.NetSoftirqSoftirqs{}, bpf.Histogram{}, bpf.Latency{},
+	} {
+		if got, want := binary.Size(v), int(reflect.TypeOf(v).Size()); got != want {
 			t.Errorf("%T: %d bytes of fields in %d bytes", v, got, want)
 		}
 	}
-}
-
-func sizeOf(v any) int {
-	switch v.(type) {
-	case bpf.EventHdr:
-		return int(unsafe.Sizeof(bpf.EventHdr{}))
-	case bpf.PacketlossEvent:
-		return int(unsafe.Sizeof(bpf.PacketlossEvent{}))
-	case bpf.TcpresetEvent:
-		return int(unsafe.Sizeof(bpf.TcpresetEvent{}))
-	case bpf.PacketlossDropKey:
-		return int(unsafe.Sizeof(bpf.PacketlossDropKey{}))
-	case bpf.TcpresetResetKey:
-		return int(unsafe.Sizeof(bpf.TcpresetResetKey{}))
-	case bpf.NetnsTaskRecord:
-		return int(unsafe.Sizeof(bpf.NetnsTaskRecord{}))
-	case bpf.NetnsNetnsRecord:
-		return int(unsafe.Sizeof(bpf.NetnsNetnsRecord{}))
-	}
-	return -1
 }
 
 func TestFlowOf(t *testing.T) {

@@ -52,6 +52,46 @@ func TestProbeNames(t *testing.T) {
 	}
 }
 
+// Histograms are declared with their probes, where metadata.yaml cannot have them: what it would check is
+// checked here, and docs/metrics.md lists them.
+func TestHistogramNames(t *testing.T) {
+	raw, err := os.ReadFile(filepath.Join(repo, "receiver/netexporterreceiver/metadata.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := os.ReadFile(filepath.Join(repo, "docs/metrics.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := 0
+	for _, d := range All() {
+		for _, h := range d.Histograms {
+			for _, name := range []string{h.Name, h.Documented} {
+				if name != "" && (!regexp.MustCompile(`^inspector_(pod|node)_[a-z0-9_]+$`).MatchString(name) || strings.Contains(string(raw), "\n  "+name+":\n")) {
+					t.Errorf("probe %s: name %q of a histogram is none, or is in metadata.yaml", d.Name, name)
+				}
+			}
+			if !regexp.MustCompile(`^[A-Z].*\.$`).MatchString(h.Description) {
+				t.Errorf("histogram %s: description %q is no sentence", h.Name, h.Description)
+			}
+			documented := ""
+			if h.Documented != "" {
+				documented = "`" + h.Documented + "` "
+			}
+			row := "\n| `" + h.Name + "` | " + documented + "| `" + d.Name + "` | "
+			if !strings.Contains(string(doc), row) {
+				t.Errorf("docs/metrics.md has no row %q", row)
+			}
+			rows++
+		}
+	}
+	_, section, _ := strings.Cut(string(doc), "\n## Histograms\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	if n := strings.Count(section, "\n| `"); n != rows {
+		t.Errorf("docs/metrics.md lists %d histograms, the probes have %d", n, rows)
+	}
+}
+
 // Whatever metadata.yaml promises of counters, a probe must record.
 func TestEveryCounterHasAProbe(t *testing.T) {
 	raw, err := os.ReadFile(filepath.Join(repo, "receiver/netexporterreceiver/metadata.yaml"))

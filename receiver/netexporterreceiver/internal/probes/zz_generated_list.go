@@ -22,5 +22,6 @@ func All() []probe.Definition {
 		TCPSummary(),
 		TCPTwRcv(),
 		UDP(),
+		VirtCmdLatency(),
 	}
 }
