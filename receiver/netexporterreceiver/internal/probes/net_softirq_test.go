@@ -109,7 +109,7 @@ func (r *softirqRig) noEvent(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 }
 
-func monotonic(t *testing.T) uint64 {
+func sinceBoot(t *testing.T) uint64 {
 	var ts unix.Timespec
 	require.NoError(t, unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts))
 	return uint64(ts.Nano())
@@ -136,14 +136,14 @@ func TestNetSoftirqLatencies(t *testing.T) {
 	} {
 		for _, v := range []bpf.NetSoftirqSoftirqVector{vectorTX, vectorRX} {
 			records := r.records(t)
-			records[0].Vectors[v].RaisedNs = monotonic(t) - uint64(age)
+			records[0].Vectors[v].RaisedNs = sinceBoot(t) - uint64(age)
 			r.set(t, records)
 			r.enter(t, r.nr[v])
 
 			records = r.records(t)
 			assert.Zero(t, records[0].Vectors[v].RaisedNs, "it waits no longer")
 			assert.NotZero(t, records[0].Vectors[v].EnteredNs)
-			records[0].Vectors[v].EnteredNs = monotonic(t) - uint64(age)
+			records[0].Vectors[v].EnteredNs = sinceBoot(t) - uint64(age)
 			r.set(t, records)
 			r.exit(t, r.nr[v])
 
@@ -178,7 +178,7 @@ func TestNetSoftirqRaisedAgain(t *testing.T) {
 	r.exit(t, other)
 	assert.Zero(t, r.records(t)[0])
 
-	before := monotonic(t)
+	before := sinceBoot(t)
 	r.raise(t, r.nr[vectorRX])
 	first := r.records(t)[0].Vectors[vectorRX].RaisedNs
 	assert.GreaterOrEqual(t, first, before)
