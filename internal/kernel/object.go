@@ -169,10 +169,20 @@ func (k *Kernel) Load(spec *ebpf.CollectionSpec) (*Object, error) {
 		hook.Variant = v.kind
 	}
 	if errs := o.idle(); len(errs) == len(o.Hooks) {
-		return nil, errors.Join(append(errs, o.Close())...)
+		return nil, &NoHookError{o.Hooks, errors.Join(append(errs, o.Close())...)}
 	}
 	return o, nil
 }
+
+// NoHookError says that this kernel runs no hook of an object.
+type NoHookError struct {
+	// Hooks are those of the object, each with its reasons.
+	Hooks []Hook
+	Err   error
+}
+
+func (e *NoHookError) Error() string { return e.Err.Error() }
+func (e *NoHookError) Unwrap() error { return e.Err }
 
 // idle returns the reasons of the hooks that do not run.
 func (o *Object) idle() []error {

@@ -474,6 +474,9 @@ func (a *agent) startProbes(r *running, k *kernel.Kernel, defs []probe.Definitio
 		}
 		cfg, _ := a.cfg.probe(d)
 		hooks, err := r.runner.Start(d, cfg)
+		if err != nil {
+			hooks = idleHooks(err)
+		}
 		r.telemetry.setProbe(d.Name, hooks)
 		if err != nil && a.demanded(d) {
 			return err
@@ -485,6 +488,15 @@ func (a *agent) startProbes(r *running, k *kernel.Kernel, defs []probe.Definitio
 		a.logProbe(d.Name, hooks)
 	}
 	return nil
+}
+
+// idleHooks returns the hooks of a probe that did not start, each with its reason.
+func idleHooks(err error) []kernel.Hook {
+	var none *kernel.NoHookError
+	if errors.As(err, &none) {
+		return none.Hooks
+	}
+	return []kernel.Hook{{Name: "start", Variant: kernel.NoVariant, Err: err}}
 }
 
 // logProbe says which variant of each hook of a probe runs.

@@ -4,6 +4,7 @@
 package netexporterreceiver
 
 import (
+	"net"
 	"net/netip"
 	"regexp"
 	"strings"
@@ -21,6 +22,7 @@ func selfChecks() []selfCheck {
 		{"tcp", netns.HookNamespaces, "a connection to a closed port", checkTCP},
 		{"tcpext", netns.HookNamespaces, "a close with unread data", checkTCPExt},
 		{"tcpsummary", netns.HookSockets, "a connection with unread data", checkSockets},
+		{"tcplisten", netns.HookListeners, "a connection that nobody accepts", checkListeners},
 		{"udp", netns.HookNamespaces, "datagrams to a closed port", checkUDP},
 		{"fd", netns.HookTasks, "this process", checkFDs},
 		{"io", netns.HookTasks, "this process", checkIO},
@@ -60,6 +62,16 @@ func checkSockets(t nettest.T, s *selfTest, f nettest.Family) {
 	s.counted(t, s.pair.B.Inode, map[string]int64{
 		"inspector_pod_tcpsummarytcpestablishedconn": 1,
 		"inspector_pod_tcpsummarytcprxqueue":         100,
+	})
+}
+
+func checkListeners(t nettest.T, s *selfTest, f nettest.Family) {
+	listener := s.pair.B.ListenTCP(t, f)
+	s.pair.A.DialTCP(t, listener.Addr().(*net.TCPAddr).AddrPort())
+	s.counted(t, s.pair.B.Inode, map[string]int64{
+		"inspector_pod_tcplistensockets":          1,
+		"inspector_pod_tcplistenacceptqueue":      1,
+		"inspector_pod_tcplistenacceptqueuelimit": 1,
 	})
 }
 
