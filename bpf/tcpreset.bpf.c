@@ -2,6 +2,7 @@
 //go:build ignore
 
 /* tcpreset: TCP resets sent and received, by namespace, class and reason. */
+#include "include/kprobe.h"
 #include "include/packet.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -116,6 +117,25 @@ int sent__fentry_active(__u64 *ctx)
 	return on_sent((void *)ctx[0], NULL, 0);
 }
 
+SEC("kprobe/tcp_v4_send_reset")
+int sent__kprobe_v4(struct pt_regs *ctx)
+{
+	return on_answer((void *)kprobe_arg(ctx, 0), (void *)kprobe_arg(ctx, 1));
+}
+
+SEC("kprobe/tcp_v6_send_reset")
+int sent__kprobe_v6(struct pt_regs *ctx)
+{
+	return on_answer((void *)kprobe_arg(ctx, 0), (void *)kprobe_arg(ctx, 1));
+}
+
+SEC("kprobe/tcp_send_active_reset")
+int sent__kprobe_active(struct pt_regs *ctx)
+{
+	return on_sent((void *)kprobe_arg(ctx, 0), NULL, 0);
+}
+
+/* The only variant: every kernel with BTF has this tracepoint. */
 SEC("raw_tp/tcp_receive_reset")
 int received__raw_tp(__u64 *ctx)
 {
@@ -169,25 +189,37 @@ int silent__raw_tp(__u64 *ctx)
 	return on_silent(sk, &f, state == TCP_LISTEN ? TCP_SYN_RECV : state);
 }
 
+static __always_inline int on_mini_socket(struct sock *sk, struct sk_buff *skb, __u8 state)
+{
+	struct flow f = {};
+
+	skb_flow(skb, &f);
+	if (!(f.tcp_flags & TCP_FLAG_RST))
+		return 0;
+	return on_silent(sk, &f, state);
+}
+
 /* Arguments after the first two differ between kernels. */
 SEC("fentry/tcp_timewait_state_process")
 int silent__fentry_tw(__u64 *ctx)
 {
-	struct flow f = {};
-
-	skb_flow((void *)ctx[1], &f);
-	if (!(f.tcp_flags & TCP_FLAG_RST))
-		return 0;
-	return on_silent((void *)ctx[0], &f, TCP_TIME_WAIT);
+	return on_mini_socket((void *)ctx[0], (void *)ctx[1], TCP_TIME_WAIT);
 }
 
 SEC("fentry/tcp_check_req")
 int silent__fentry_req(__u64 *ctx)
 {
-	struct flow f = {};
+	return on_mini_socket((void *)ctx[0], (void *)ctx[1], TCP_SYN_RECV);
+}
 
-	skb_flow((void *)ctx[1], &f);
-	if (!(f.tcp_flags & TCP_FLAG_RST))
-		return 0;
-	return on_silent((void *)ctx[0], &f, TCP_SYN_RECV);
+SEC("kprobe/tcp_timewait_state_process")
+int silent__kprobe_tw(struct pt_regs *ctx)
+{
+	return on_mini_socket((void *)kprobe_arg(ctx, 0), (void *)kprobe_arg(ctx, 1), TCP_TIME_WAIT);
+}
+
+SEC("kprobe/tcp_check_req")
+int silent__kprobe_req(struct pt_regs *ctx)
+{
+	return on_mini_socket((void *)kprobe_arg(ctx, 0), (void *)kprobe_arg(ctx, 1), TCP_SYN_RECV);
 }

@@ -89,9 +89,14 @@ const (
 	TcpresetProgSentFentryActive = "sent__fentry_active"
 	TcpresetProgSentFentryV4     = "sent__fentry_v4"
 	TcpresetProgSentFentryV6     = "sent__fentry_v6"
+	TcpresetProgSentKprobeActive = "sent__kprobe_active"
+	TcpresetProgSentKprobeV4     = "sent__kprobe_v4"
+	TcpresetProgSentKprobeV6     = "sent__kprobe_v6"
 	TcpresetProgSentRawTp        = "sent__raw_tp"
 	TcpresetProgSilentFentryReq  = "silent__fentry_req"
 	TcpresetProgSilentFentryTw   = "silent__fentry_tw"
+	TcpresetProgSilentKprobeReq  = "silent__kprobe_req"
+	TcpresetProgSilentKprobeTw   = "silent__kprobe_tw"
 	TcpresetProgSilentRawTp      = "silent__raw_tp"
 	TcpresetVarEventsEnabled     = "events_enabled"
 	TcpresetVarEventsPerSecond   = "events_per_second"
@@ -144,9 +149,14 @@ type TcpresetProgramSpecs struct {
 	SentFentryActive *ebpf.ProgramSpec `ebpf:"sent__fentry_active"`
 	SentFentryV4     *ebpf.ProgramSpec `ebpf:"sent__fentry_v4"`
 	SentFentryV6     *ebpf.ProgramSpec `ebpf:"sent__fentry_v6"`
+	SentKprobeActive *ebpf.ProgramSpec `ebpf:"sent__kprobe_active"`
+	SentKprobeV4     *ebpf.ProgramSpec `ebpf:"sent__kprobe_v4"`
+	SentKprobeV6     *ebpf.ProgramSpec `ebpf:"sent__kprobe_v6"`
 	SentRawTp        *ebpf.ProgramSpec `ebpf:"sent__raw_tp"`
 	SilentFentryReq  *ebpf.ProgramSpec `ebpf:"silent__fentry_req"`
 	SilentFentryTw   *ebpf.ProgramSpec `ebpf:"silent__fentry_tw"`
+	SilentKprobeReq  *ebpf.ProgramSpec `ebpf:"silent__kprobe_req"`
+	SilentKprobeTw   *ebpf.ProgramSpec `ebpf:"silent__kprobe_tw"`
 	SilentRawTp      *ebpf.ProgramSpec `ebpf:"silent__raw_tp"`
 }
 
@@ -218,9 +228,14 @@ type TcpresetPrograms struct {
 	SentFentryActive *ebpf.Program `ebpf:"sent__fentry_active"`
 	SentFentryV4     *ebpf.Program `ebpf:"sent__fentry_v4"`
 	SentFentryV6     *ebpf.Program `ebpf:"sent__fentry_v6"`
+	SentKprobeActive *ebpf.Program `ebpf:"sent__kprobe_active"`
+	SentKprobeV4     *ebpf.Program `ebpf:"sent__kprobe_v4"`
+	SentKprobeV6     *ebpf.Program `ebpf:"sent__kprobe_v6"`
 	SentRawTp        *ebpf.Program `ebpf:"sent__raw_tp"`
 	SilentFentryReq  *ebpf.Program `ebpf:"silent__fentry_req"`
 	SilentFentryTw   *ebpf.Program `ebpf:"silent__fentry_tw"`
+	SilentKprobeReq  *ebpf.Program `ebpf:"silent__kprobe_req"`
+	SilentKprobeTw   *ebpf.Program `ebpf:"silent__kprobe_tw"`
 	SilentRawTp      *ebpf.Program `ebpf:"silent__raw_tp"`
 }
 
@@ -230,9 +245,14 @@ func (p *TcpresetPrograms) Close() error {
 		p.SentFentryActive,
 		p.SentFentryV4,
 		p.SentFentryV6,
+		p.SentKprobeActive,
+		p.SentKprobeV4,
+		p.SentKprobeV6,
 		p.SentRawTp,
 		p.SilentFentryReq,
 		p.SilentFentryTw,
+		p.SilentKprobeReq,
+		p.SilentKprobeTw,
 		p.SilentRawTp,
 	)
 }

@@ -7,6 +7,7 @@
  * Resets are left to tcpreset (TCP_RCV_RST_TW). The kernel keeps an orphan in FIN_WAIT2 as a
  * TIME_WAIT socket, too: what arrives there is part of an ordinary close.
  */
+#include "include/kprobe.h"
 #include "include/packet.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -55,19 +56,29 @@ static __always_inline int on_segment(struct sock *sk, struct flow *f)
 	return 0;
 }
 
-/* Arguments after the first two differ between kernels. */
-SEC("fentry/tcp_timewait_state_process")
-int processed__fentry(__u64 *ctx)
+static __always_inline int before_processing(struct sock *sk, struct sk_buff *skb)
 {
-	struct sock *sk = (void *)ctx[0];
 	struct flow f = {};
 
 	if (!in_time_wait(sk))
 		return 0;
-	skb_flow((void *)ctx[1], &f);
+	skb_flow(skb, &f);
 	if (f.tcp_flags & TCP_FLAG_RST)
 		return 0;
 	return on_segment(sk, &f);
+}
+
+/* Arguments after the first two differ between kernels. */
+SEC("fentry/tcp_timewait_state_process")
+int processed__fentry(__u64 *ctx)
+{
+	return before_processing((void *)ctx[0], (void *)ctx[1]);
+}
+
+SEC("kprobe/tcp_timewait_state_process")
+int processed__kprobe(struct pt_regs *ctx)
+{
+	return before_processing((void *)kprobe_arg(ctx, 0), (void *)kprobe_arg(ctx, 1));
 }
 
 /*

@@ -71,6 +71,7 @@ const (
 	TcptwrcvMapLimits              = "limits"
 	TcptwrcvMapSegments            = "segments"
 	TcptwrcvProgProcessedFentry    = "processed__fentry"
+	TcptwrcvProgProcessedKprobe    = "processed__kprobe"
 	TcptwrcvProgProcessedLastRawTp = "processed__last_raw_tp"
 	TcptwrcvVarEventsEnabled       = "events_enabled"
 	TcptwrcvVarEventsPerSecond     = "events_per_second"
@@ -119,6 +120,7 @@ type TcptwrcvSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type TcptwrcvProgramSpecs struct {
 	ProcessedFentry    *ebpf.ProgramSpec `ebpf:"processed__fentry"`
+	ProcessedKprobe    *ebpf.ProgramSpec `ebpf:"processed__kprobe"`
 	ProcessedLastRawTp *ebpf.ProgramSpec `ebpf:"processed__last_raw_tp"`
 }
 
@@ -185,12 +187,14 @@ type TcptwrcvVariables struct {
 // It can be passed to LoadTcptwrcvObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TcptwrcvPrograms struct {
 	ProcessedFentry    *ebpf.Program `ebpf:"processed__fentry"`
+	ProcessedKprobe    *ebpf.Program `ebpf:"processed__kprobe"`
 	ProcessedLastRawTp *ebpf.Program `ebpf:"processed__last_raw_tp"`
 }
 
 func (p *TcptwrcvPrograms) Close() error {
 	return _TcptwrcvClose(
 		p.ProcessedFentry,
+		p.ProcessedKprobe,
 		p.ProcessedLastRawTp,
 	)
 }

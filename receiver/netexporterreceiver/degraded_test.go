@@ -64,7 +64,7 @@ func breakAllHooks(spec *ebpf.CollectionSpec) {
 }
 
 // self returns the values of one of the receiver's own metrics by the values of attributes.
-func (r *rig) self(t *testing.T, name string, keys ...string) map[string]int64 {
+func (r *rig) self(t testing.TB, name string, keys ...string) map[string]int64 {
 	t.Helper()
 	m, err := r.telemetry.GetMetric(name)
 	require.NoError(t, err)

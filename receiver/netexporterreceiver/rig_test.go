@@ -51,6 +51,20 @@ func start(t testing.TB, change func(*Config)) *rig {
 	return r
 }
 
+// startDefault starts a receiver as it is configured by default.
+func startDefault(t testing.TB) *rig { return start(t, nil) }
+
+// onePerTest returns start, or, where the kernel gives namespaces a cookie, what returns one and the same
+// receiver: without it, a namespace inherits the events of an earlier one with its inode.
+func onePerTest(t testing.TB, start func(testing.TB) *rig) func(testing.TB) *rig {
+	requireRoot(t)
+	if nettest.NewNamespace(t).Cookie == 0 {
+		return start
+	}
+	r := start(t)
+	return func(testing.TB) *rig { return r }
+}
+
 // startAs starts a receiver whose agent prepare may change, and returns the error of its start.
 func startAs(t testing.TB, change func(*Config), prepare func(*agent)) (*rig, error) {
 	t.Helper()
@@ -208,11 +222,12 @@ func inodeOf(r pcommon.Resource) uint64 {
 }
 
 // isOf tells whether a resource is that of a namespace, and not of an earlier one with its inode.
-func isOf(r pcommon.Resource, n *nettest.Namespace) bool {
-	if v, ok := r.Attributes().Get("network.netns.cookie"); ok {
+func isOf(resource pcommon.Map, n *nettest.Namespace) bool {
+	if v, ok := resource.Get("network.netns.cookie"); ok {
 		return uint64(v.Int()) == n.Cookie
 	}
-	return inodeOf(r) == n.Inode
+	v, ok := resource.Get("network.netns.inode")
+	return ok && uint64(v.Int()) == n.Inode
 }
 
 // event is a log record with its resource.
@@ -231,17 +246,19 @@ func (e event) attr(key string) string {
 
 // events returns those of the namespaces so far, in the order of their arrival.
 func (r *rig) events(of ...*nettest.Namespace) []event {
+	return slices.DeleteFunc(r.allEvents(), func(e event) bool {
+		return !slices.ContainsFunc(of, func(n *nettest.Namespace) bool { return isOf(e.resource, n) })
+	})
+}
+
+// allEvents returns those of all namespaces so far.
+func (r *rig) allEvents() []event {
 	var all []event
 	for _, logs := range r.logs.AllLogs() {
 		for _, rl := range logs.ResourceLogs().All() {
-			for _, n := range of {
-				if !isOf(rl.Resource(), n) {
-					continue
-				}
-				for _, sl := range rl.ScopeLogs().All() {
-					for _, rec := range sl.LogRecords().All() {
-						all = append(all, event{rec, rl.Resource().Attributes()})
-					}
+			for _, sl := range rl.ScopeLogs().All() {
+				for _, rec := range sl.LogRecords().All() {
+					all = append(all, event{rec, rl.Resource().Attributes()})
 				}
 			}
 		}

@@ -6,7 +6,6 @@ package netexporterreceiver
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -16,22 +15,13 @@ import (
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/probe"
 )
 
-// variantOf returns the variant that runs a hook.
-func (r *rig) variantOf(t *testing.T, probe, hook string) string {
-	t.Helper()
-	for id := range r.self(t, "otelcol_netexporter.probe.hook", "probe", "hook", "variant") {
-		if variant, ok := strings.CutPrefix(id, "/"+probe+"/"+hook+"/"); ok {
-			return variant
-		}
-	}
-	require.Fail(t, "no hook "+hook+" of probe "+probe)
-	return ""
-}
-
 // TCP_TW_RCV is a segment for a socket in TIME_WAIT, and nothing else: not the FIN that brings an
 // orphan there, nor a reset.
 func TestTimeWaitEvents(t *testing.T) {
-	requireRoot(t)
+	testTimeWaitEvents(t, onePerTest(t, startDefault))
+}
+
+func testTimeWaitEvents(t *testing.T, start func(testing.TB) *rig) {
 	for _, stimulus := range []struct {
 		name  string
 		do    func(*nettest.Pair, nettest.T, nettest.Family) nettest.Packet
@@ -50,7 +40,7 @@ func TestTimeWaitEvents(t *testing.T) {
 	} {
 		for _, f := range nettest.Families() {
 			t.Run(stimulus.name+"/"+f.String(), func(t *testing.T) {
-				r := start(t, nil) // each its own: old kernels show no other difference between namespaces
+				r := start(t)
 				p := nettest.New(t)
 				p.A.Hold(t)
 				p.B.Hold(t)
