@@ -16,7 +16,7 @@ enum verdict {
 	VERDICT_LOSS = 0,
 	/* it was at fault itself, or has come to an ordinary end */
 	VERDICT_BENIGN,
-	/* the reason does not tell: look at the packet */
+	/* the reason does not tell: look where it was dropped, then at the packet */
 	VERDICT_LOOK,
 	/* likewise, and nobody wants it: TCP answers with a reset, which is probe tcpreset's to report */
 	VERDICT_NO_SOCKET,
@@ -25,6 +25,20 @@ EXPORT(enum verdict, verdict);
 
 /* Set by user space, which knows the running kernel's names of the reasons. */
 const volatile __u8 verdicts[MAX_REASONS];
+
+#define MAX_PLACES 64 /* a power of two */
+
+/* A function of the kernel, and what a drop there says of the packet. */
+struct place {
+	__u64 start, end;
+	__u64 verdict; /* enum verdict */
+};
+
+/*
+ * Where the reason does not tell, or there is none (before commit c504e5c2f964, v5.17), the function
+ * may. In the order of their addresses; the first is at 0, the last repeats.
+ */
+const volatile struct place places[MAX_PLACES];
 
 struct drop_key {
 	struct netns_id netns;
@@ -49,15 +63,32 @@ struct {
 
 EVENTS(512 * 1024);
 
+static __always_inline __u8 verdict_at(__u64 location)
+{
+	__u32 i = 0, step;
+
+	for (step = MAX_PLACES / 2; step; step /= 2)
+		if (places[(i + step) & (MAX_PLACES - 1)].start <= location)
+			i += step;
+	i &= MAX_PLACES - 1;
+	return location < places[i].end ? places[i].verdict : VERDICT_LOOK;
+}
+
+static __always_inline __u8 verdict_of(__u32 reason, __u64 location)
+{
+	__u8 verdict = reason < MAX_REASONS ? verdicts[reason] : VERDICT_LOSS;
+
+	return verdict == VERDICT_LOOK ? verdict_at(location) : verdict;
+}
+
 static __always_inline bool is_multicast(struct flow *f)
 {
 	return f->family == 4 ? f->daddr[0] >> 4 == 0xe : f->family == 6 && f->daddr[0] == 0xff;
 }
 
 /* is_abnormal tells whether a drop is the loss of a packet that was not at fault itself. */
-static __always_inline bool is_abnormal(struct sk_buff *skb, struct sock *rx_sk, __u32 reason)
+static __always_inline bool is_abnormal(struct sk_buff *skb, struct sock *rx_sk, __u8 verdict)
 {
-	__u8 verdict = reason < MAX_REASONS ? verdicts[reason] : VERDICT_LOSS;
 	struct flow f = {};
 
 	if (verdict == VERDICT_LOSS || verdict == VERDICT_BENIGN)
@@ -76,7 +107,7 @@ static __always_inline bool is_abnormal(struct sk_buff *skb, struct sock *rx_sk,
 		return false;
 	if (rx_sk && BPF_CORE_READ(rx_sk, __sk_common.skc_state) == TCP_TIME_WAIT)
 		return false;
-	/* Before rx_sk no reason is specified for many a segment that has been dealt with. */
+	/* Before rx_sk many a segment that has been dealt with is dropped like any other. */
 	if (!bpf_core_field_exists(((struct trace_event_raw_kfree_skb *)0)->rx_sk))
 		return false;
 	return verdict != VERDICT_NO_SOCKET;
@@ -101,7 +132,7 @@ int drop__raw_tp(__u64 *ctx)
 	net = rx_sk ? sock_net(rx_sk) : skb_net(skb);
 	if (net)
 		netns_id(net, &key.netns);
-	key.abnormal = is_abnormal(skb, rx_sk, key.reason);
+	key.abnormal = is_abnormal(skb, rx_sk, verdict_of(key.reason, ctx[1]));
 	count(&drops, &key);
 	if (!key.abnormal)
 		return 0;

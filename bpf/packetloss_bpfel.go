@@ -69,6 +69,13 @@ type PacketlossLimit struct {
 	}
 }
 
+type PacketlossPlace struct {
+	_       structs.HostLayout
+	Start   uint64
+	End     uint64
+	Verdict uint64
+}
+
 type PacketlossVerdict uint32
 
 const (
@@ -88,6 +95,7 @@ const (
 	PacketlossProgDropRawTp      = "drop__raw_tp"
 	PacketlossVarEventsEnabled   = "events_enabled"
 	PacketlossVarEventsPerSecond = "events_per_second"
+	PacketlossVarPlaces          = "places"
 	PacketlossVarVerdictBtf      = "verdict_btf"
 	PacketlossVarVerdicts        = "verdicts"
 )
@@ -152,6 +160,7 @@ type PacketlossMapSpecs struct {
 type PacketlossVariableSpecs struct {
 	EventsEnabled   *ebpf.VariableSpec `ebpf:"events_enabled"`
 	EventsPerSecond *ebpf.VariableSpec `ebpf:"events_per_second"`
+	Places          *ebpf.VariableSpec `ebpf:"places"`
 	VerdictBtf      *ebpf.VariableSpec `ebpf:"verdict_btf"`
 	Verdicts        *ebpf.VariableSpec `ebpf:"verdicts"`
 }
@@ -195,6 +204,7 @@ func (m *PacketlossMaps) Close() error {
 type PacketlossVariables struct {
 	EventsEnabled   *ebpf.Variable `ebpf:"events_enabled"`
 	EventsPerSecond *ebpf.Variable `ebpf:"events_per_second"`
+	Places          *ebpf.Variable `ebpf:"places"`
 	VerdictBtf      *ebpf.Variable `ebpf:"verdict_btf"`
 	Verdicts        *ebpf.Variable `ebpf:"verdicts"`
 }

@@ -105,6 +105,33 @@ func parseSymbols(r io.Reader) (*Symbols, error) {
 	return s, nil
 }
 
+// Span is a function's place in memory. Start is its first address, End the first behind it.
+type Span struct {
+	Name       string
+	Start, End uint64
+}
+
+// Spans returns the places of functions by their names, in the order of their addresses. A function
+// of which the compiler made several or another (name.part.0, name.isra.0) has as many.
+func (s *Symbols) Spans(names []string) []Span {
+	var spans []Span
+	for i, addr := range s.addrs {
+		name, _, _ := bytes.Cut(s.names[s.start[i]:s.start[i+1]], []byte("."))
+		at := slices.IndexFunc(names, func(n string) bool { return n == string(name) })
+		if at < 0 {
+			continue
+		}
+		next := i + 1
+		for next < len(s.addrs) && s.addrs[next] == addr {
+			next++
+		}
+		if next < len(s.addrs) {
+			spans = append(spans, Span{names[at], addr, s.addrs[next]})
+		}
+	}
+	return spans
+}
+
 // Append appends "function+0xOFFSET" for an address in the kernel's text, or the address itself if
 // it lies in no known function.
 func (s *Symbols) Append(dst []byte, addr uint64) []byte {

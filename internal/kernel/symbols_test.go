@@ -5,6 +5,7 @@ package kernel
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -34,6 +35,31 @@ func TestSymbols(t *testing.T) {
 	}
 	if got := string((&Symbols{}).Append(nil, 0xffffffff81000000)); got != "0xFFFFFFFF81000000" {
 		t.Errorf("without symbols the address prints as %q", got)
+	}
+}
+
+func TestSpans(t *testing.T) {
+	s, err := parseSymbols(strings.NewReader(`ffffffff81000000 T _stext
+ffffffff81002000 t ip_rcv_core.isra.0
+ffffffff81001000 t tcp_v4_rcv
+ffffffff81003000 T nf_hook_slow
+ffffffff81003000 T alias
+ffffffff81003400 t ip_rcv_core.cold
+ffffffff81003480 t tcp_v4_rcv_more
+ffffffff81003500 T kfree_skb
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := s.Spans([]string{"nf_hook_slow", "ip_rcv_core", "tcp_v4_rcv", "kfree_skb", "no_such_function"})
+	want := []Span{
+		{"tcp_v4_rcv", 0xffffffff81001000, 0xffffffff81002000},
+		{"ip_rcv_core", 0xffffffff81002000, 0xffffffff81003000},
+		{"nf_hook_slow", 0xffffffff81003000, 0xffffffff81003400},
+		{"ip_rcv_core", 0xffffffff81003400, 0xffffffff81003480},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %x\nwant %x", got, want)
 	}
 }
 

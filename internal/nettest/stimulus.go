@@ -102,9 +102,65 @@ func (p *Pair) UDPRcvbufOverflow(t T, family Family, count int) Packet {
 	return p.fromA(family, localAddr(sender), destination)
 }
 
+// UDPUnread sends count datagrams of 20 bytes to a UDP socket of B, which closes it with all of them unread.
+func (p *Pair) UDPUnread(t T, family Family, count int) Packet {
+	t.Helper()
+	receiver := p.B.ListenUDP(t, family)
+	sender := p.A.DialUDP(t, localAddr(receiver))
+	queued := func() (bytes int) {
+		control(t, receiver, func(fd int) (err error) { bytes, err = receiveMemory(fd); return err })
+		return bytes
+	}
+	for range count {
+		memory := queued()
+		sendUDP(t, sender, localAddr(receiver), 20)
+		Wait(t, "a datagram to be queued", func() bool { return queued() > memory })
+	}
+	closeConn(t, receiver)
+	return p.fromA(family, localAddr(sender), localAddr(receiver))
+}
+
+// UDPFragments sends a datagram of 4000 bytes, more than the link takes at once, to a UDP socket of B, which reads it.
+func (p *Pair) UDPFragments(t T, family Family) Packet {
+	t.Helper()
+	const size = 4000
+	receiver := p.B.ListenUDP(t, family)
+	sender := p.A.DialUDP(t, localAddr(receiver))
+	sendUDP(t, sender, localAddr(receiver), size)
+	if n, err := receiver.Read(make([]byte, size+1)); n != size || err != nil {
+		t.Fatalf("read from %s: got %d bytes, %v, want %d", localAddr(sender), n, err, size)
+	}
+	return p.fromA(family, localAddr(sender), localAddr(receiver))
+}
+
+// NFTDropSYN sends a SYN from A to a port of B whose segments B's nftables drop on input, and waits until the rule has
+// counted it. It skips the test if there is no `nft`.
+func (p *Pair) NFTDropSYN(t T, family Family) Packet {
+	t.Helper()
+	source, destination := p.A.freePort(t, family, "tcp"), p.B.freePort(t, family, "tcp")
+	p.nftDrop(t, "tcp", destination.Port(), 1, func() {
+		p.A.SendSegment(t, Segment{Source: source, Destination: destination, Seq: 1000, Flags: SYN})
+	})
+	return p.fromA(family, source, destination)
+}
+
 // NFTDrop sends count datagrams of 30 bytes from one socket of A to a port of B whose packets B's nftables drop on
 // input, and waits until the rule has counted them. It skips the test if there is no `nft`.
 func (p *Pair) NFTDrop(t T, family Family, count int) Packet {
+	t.Helper()
+	receiver := p.B.ListenUDP(t, family) // so that only the rule can be why
+	destination := localAddr(receiver)
+	sender := p.A.DialUDP(t, destination)
+	p.nftDrop(t, "udp", destination.Port(), count, func() {
+		for range count {
+			sendUDP(t, sender, destination, 30)
+		}
+	})
+	return p.fromA(family, localAddr(sender), destination)
+}
+
+// nftDrop has B's nftables drop what comes for a port while send runs, and waits until they have dropped count packets.
+func (p *Pair) nftDrop(t T, transport string, port uint16, count int, send func()) {
 	t.Helper()
 	program, err := exec.LookPath("nft")
 	if err != nil {
@@ -122,21 +178,15 @@ func (p *Pair) NFTDrop(t T, family Family, count int) Packet {
 		})
 		return output
 	}
-	receiver := p.B.ListenUDP(t, family) // so that only the rule can be why
-	destination := localAddr(receiver)
 	nft(fmt.Sprintf("add table inet nettest\n"+
 		"add chain inet nettest input { type filter hook input priority 0; }\n"+
-		"add rule inet nettest input udp dport %d counter drop\n", destination.Port()))
+		"add rule inet nettest input %s dport %d counter drop\n", transport, port))
 	defer nft("delete table inet nettest\n")
-	sender := p.A.DialUDP(t, destination)
-	for range count {
-		sendUDP(t, sender, destination, 30)
-	}
+	send()
 	counted := fmt.Sprintf("counter packets %d ", count)
-	Wait(t, "nftables to drop the datagrams", func() bool {
+	Wait(t, "nftables to drop the packets", func() bool {
 		return strings.Contains(nft("list table inet nettest\n"), counted)
 	})
-	return p.fromA(family, localAddr(sender), destination)
 }
 
 // ConnectClosedPort tries to connect from A to a port of B that nobody listens on. It returns the reset that B sends for

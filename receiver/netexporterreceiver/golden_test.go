@@ -80,6 +80,8 @@ func (fixedNames) Names(enum string, _ ...string) map[uint32]string {
 
 func (fixedNames) Value(string) (uint64, bool) { return 0, false }
 
+func (fixedNames) Spans([]string) []kernel.Span { return nil }
+
 func (fixedNames) Append(dst []byte, addr uint64) []byte {
 	if addr == 1 {
 		return append(dst, "__udp4_lib_rcv+0x4BC"...)

@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/pcommon"
 
 	"github.com/netexporter/netexporter/bpf"
+	"github.com/netexporter/netexporter/internal/kernel"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/metadata"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/netns"
 )
@@ -183,6 +184,8 @@ type Enums interface {
 type Symbols interface {
 	// Append appends "function+0xOFFSET" for an address.
 	Append(dst []byte, addr uint64) []byte
+	// Spans returns where functions are, in the order of their addresses.
+	Spans(names []string) []kernel.Span
 }
 
 // Names puts into words what records hold in numbers, in the running kernel's terms.
@@ -239,6 +242,10 @@ func (n *Names) Value(enum, short string) (uint32, bool) {
 
 // Symbol returns "function+0xOFFSET" for an address in the kernel's text.
 func (n *Names) Symbol(addr uint64) string { return string(n.symbols.Append(nil, addr)) }
+
+// Spans returns where functions of the kernel are, in the order of their addresses; those that the
+// kernel does not have, or does not show to this process, are left out.
+func (n *Names) Spans(names []string) []kernel.Span { return n.symbols.Spans(names) }
 
 // Stack returns the symbols of addresses, separated by spaces.
 func (n *Names) Stack(addrs []uint64) string {

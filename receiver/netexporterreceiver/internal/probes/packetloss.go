@@ -5,7 +5,10 @@ package probes
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -51,8 +54,8 @@ func tunePacketloss(spec *ebpf.CollectionSpec, n *probe.Names, cfg probe.Config)
 		benign = defaultBenignReasons()
 	}
 	verdicts := map[string]bpf.PacketlossVerdict{
-		// Also given to multicast that nobody here joined (ip6_mc_input(), the input route) and to
-		// segments that a TIME_WAIT socket has processed.
+		// Also given to multicast that nobody here joined (ip6_mc_input(), the input route), to segments
+		// that a TIME_WAIT socket has processed, and to what a closed socket had not read.
 		"NOT_SPECIFIED": bpf.PacketlossVerdictVERDICT_LOOK,
 		"IP_INNOROUTES": bpf.PacketlossVerdictVERDICT_LOOK,
 		"NO_SOCKET":     bpf.PacketlossVerdictVERDICT_NO_SOCKET,
@@ -67,10 +70,87 @@ func tunePacketloss(spec *ebpf.CollectionSpec, n *probe.Names, cfg probe.Config)
 			byValue[value] = uint8(verdict)
 		}
 	}
-	if _, ok := n.Value(dropReasons, "NOT_SPECIFIED"); !ok {
+	_, reasons := n.Value(dropReasons, "NOT_SPECIFIED")
+	if !reasons {
 		byValue[0] = uint8(bpf.PacketlossVerdictVERDICT_LOOK) // before 5.17 drops have no reason
 	}
-	return spec.Variables[bpf.PacketlossVarVerdicts].Set(byValue)
+	places, err := dropPlaces(n, reasons)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		spec.Variables[bpf.PacketlossVarVerdicts].Set(byValue),
+		spec.Variables[bpf.PacketlossVarPlaces].Set(places),
+	)
+}
+
+// endFunctions drop, without a reason on any kernel, what nobody misses.
+func endFunctions() []string {
+	return []string{
+		// The queues of a socket that is closed.
+		"skb_queue_purge", "skb_queue_purge_reason", "__skb_queue_purge_reason", "inet_sock_destruct",
+		"udp_destruct_common", "udp_destruct_sock", "udpv6_destruct_sock",
+		// A sniffer's copy.
+		"packet_rcv", "packet_rcv_spkt", "tpacket_rcv",
+		// Called by many a driver for what it has sent.
+		"__dev_kfree_skb_any", "dev_kfree_skb_any_reason", "net_tx_action",
+	}
+}
+
+// faultFunctions drop, on kernels that give no reasons, packets at fault themselves and those that they
+// have dealt with.
+func faultFunctions() []string {
+	return []string{
+		"ip_rcv_core", "ip6_rcv_core", // IP_INHDR, IP_CSUM, OTHERHOST
+		"ip_protocol_deliver_rcu", "ip6_protocol_deliver_rcu", // IP_NOPROTO
+		"__netif_receive_skb_core", // UNHANDLED_PROTO
+		"icmp_rcv", "icmpv6_rcv", "igmp_rcv", "ping_rcv",
+		"tcp_v4_rcv", "tcp_v6_rcv", "tcp_v4_do_rcv", "tcp_v6_do_rcv", // answered by a reset, or taken
+		"kfree_skb_list", // the fragments of a datagram that was read
+	}
+}
+
+// lossFunctions drop, on kernels that give no reasons, packets that are not at fault themselves,
+// whatever they are. As far as they drop others as well (bad checksums), those count as lost, too.
+func lossFunctions() []string {
+	return []string{
+		"nf_hook_slow",                     // NETFILTER_DROP
+		"__udp4_lib_rcv", "__udp6_lib_rcv", // NO_SOCKET
+		"udp_queue_rcv_one_skb", "__udp_queue_rcv_skb", "udpv6_queue_rcv_one_skb", // SOCKET_RCVBUFF
+		"enqueue_to_backlog",                      // CPU_BACKLOG
+		"__dev_queue_xmit", "dev_hard_start_xmit", // DEV_READY
+		"__neigh_event_send", "arp_error_report", "ndisc_error_report", // NEIGH_QUEUEFULL, NEIGH_FAILED
+		"ip_fragment", "ip6_fragment", // PKT_TOO_BIG
+	}
+}
+
+// dropPlaces are the functions of the running kernel by which a drop without a reason is judged.
+func dropPlaces(n *probe.Names, reasons bool) ([64]bpf.PacketlossPlace, error) {
+	var places [64]bpf.PacketlossPlace // MAX_PLACES of bpf/packetloss.bpf.c
+	verdicts := map[string]bpf.PacketlossVerdict{}
+	for _, f := range endFunctions() {
+		verdicts[f] = bpf.PacketlossVerdictVERDICT_BENIGN
+	}
+	if !reasons {
+		for _, f := range faultFunctions() {
+			verdicts[f] = bpf.PacketlossVerdictVERDICT_BENIGN
+		}
+		for _, f := range lossFunctions() {
+			verdicts[f] = bpf.PacketlossVerdictVERDICT_LOSS
+		}
+	}
+	spans := n.Spans(slices.Collect(maps.Keys(verdicts)))
+	if len(spans) >= len(places) {
+		return places, fmt.Errorf("room for %d functions that drop packets, this kernel has %d", len(places)-1, len(spans))
+	}
+	for i := range places[1:] {
+		if i < len(spans) {
+			places[i+1] = bpf.PacketlossPlace{Start: spans[i].Start, End: spans[i].End, Verdict: uint64(verdicts[spans[i].Name])}
+		} else {
+			places[i+1] = places[i]
+		}
+	}
+	return places, nil
 }
 
 type dropCounts struct {

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/collector/receiver/receivertest"
 
 	"github.com/netexporter/netexporter/bpf"
+	"github.com/netexporter/netexporter/internal/kernel"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/metadata"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/netns"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/probe"
@@ -27,6 +28,8 @@ func (names) Names(enum string, _ ...string) map[uint32]string {
 }
 
 func (names) Value(string) (uint64, bool) { return 0, false }
+
+func (names) Spans([]string) []kernel.Span { return nil }
 
 func (names) Append(dst []byte, _ uint64) []byte { return dst }
 
