@@ -37,6 +37,7 @@ type NetSoftirqEvent struct {
 		}
 		Suppressed uint32
 		Cpu        uint32
+		Cgroup     uint64
 	}
 	Latency struct {
 		_    structs.HostLayout
@@ -126,6 +127,7 @@ const (
 	NetSoftirqVarEventsEnabled      = "events_enabled"
 	NetSoftirqVarEventsPerSecond    = "events_per_second"
 	NetSoftirqVarHistogramBtf       = "histogram_btf"
+	NetSoftirqVarHostNetns          = "host_netns"
 	NetSoftirqVarLatencyBtf         = "latency_btf"
 	NetSoftirqVarNetRxNr            = "net_rx_nr"
 	NetSoftirqVarNetTxNr            = "net_tx_nr"
@@ -197,6 +199,7 @@ type NetSoftirqVariableSpecs struct {
 	EventsEnabled    *ebpf.VariableSpec `ebpf:"events_enabled"`
 	EventsPerSecond  *ebpf.VariableSpec `ebpf:"events_per_second"`
 	HistogramBtf     *ebpf.VariableSpec `ebpf:"histogram_btf"`
+	HostNetns        *ebpf.VariableSpec `ebpf:"host_netns"`
 	LatencyBtf       *ebpf.VariableSpec `ebpf:"latency_btf"`
 	NetRxNr          *ebpf.VariableSpec `ebpf:"net_rx_nr"`
 	NetTxNr          *ebpf.VariableSpec `ebpf:"net_tx_nr"`
@@ -245,6 +248,7 @@ type NetSoftirqVariables struct {
 	EventsEnabled    *ebpf.Variable `ebpf:"events_enabled"`
 	EventsPerSecond  *ebpf.Variable `ebpf:"events_per_second"`
 	HistogramBtf     *ebpf.Variable `ebpf:"histogram_btf"`
+	HostNetns        *ebpf.Variable `ebpf:"host_netns"`
 	LatencyBtf       *ebpf.Variable `ebpf:"latency_btf"`
 	NetRxNr          *ebpf.Variable `ebpf:"net_rx_nr"`
 	NetTxNr          *ebpf.Variable `ebpf:"net_tx_nr"`

@@ -35,6 +35,7 @@ type NetnsEventHdr struct {
 	}
 	Suppressed uint32
 	Cpu        uint32
+	Cgroup     uint64
 }
 
 type NetnsLimit struct {
@@ -145,6 +146,7 @@ const (
 	NetnsVarEventsEnabled   = "events_enabled"
 	NetnsVarEventsPerSecond = "events_per_second"
 	NetnsVarFound           = "found"
+	NetnsVarHostNetns       = "host_netns"
 	NetnsVarInitial         = "initial"
 	NetnsVarMaxRecords      = "max_records"
 	NetnsVarNextBucket      = "next_bucket"
@@ -228,6 +230,7 @@ type NetnsVariableSpecs struct {
 	EventsEnabled   *ebpf.VariableSpec `ebpf:"events_enabled"`
 	EventsPerSecond *ebpf.VariableSpec `ebpf:"events_per_second"`
 	Found           *ebpf.VariableSpec `ebpf:"found"`
+	HostNetns       *ebpf.VariableSpec `ebpf:"host_netns"`
 	Initial         *ebpf.VariableSpec `ebpf:"initial"`
 	MaxRecords      *ebpf.VariableSpec `ebpf:"max_records"`
 	NextBucket      *ebpf.VariableSpec `ebpf:"next_bucket"`
@@ -287,6 +290,7 @@ type NetnsVariables struct {
 	EventsEnabled   *ebpf.Variable `ebpf:"events_enabled"`
 	EventsPerSecond *ebpf.Variable `ebpf:"events_per_second"`
 	Found           *ebpf.Variable `ebpf:"found"`
+	HostNetns       *ebpf.Variable `ebpf:"host_netns"`
 	Initial         *ebpf.Variable `ebpf:"initial"`
 	MaxRecords      *ebpf.Variable `ebpf:"max_records"`
 	NextBucket      *ebpf.Variable `ebpf:"next_bucket"`

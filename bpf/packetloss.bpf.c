@@ -143,6 +143,7 @@ int drop__raw_tp(__u64 *ctx)
 	e->hdr.netns = key.netns;
 	__builtin_memset(&e->hdr.flow, 0, sizeof(e->hdr.flow));
 	skb_flow(skb, &e->hdr.flow);
+	event_socket(&e->hdr, rx_sk ? rx_sk : BPF_CORE_READ(skb, sk));
 	e->location = ctx[1];
 	e->reason = key.reason;
 	/* Skip the frames of the tracing itself: bpf_trace_run, the tracepoint's stub and the program. */

@@ -49,6 +49,7 @@ type PacketlossEvent struct {
 		}
 		Suppressed uint32
 		Cpu        uint32
+		Cgroup     uint64
 	}
 	Location uint64
 	Reason   uint32
@@ -95,6 +96,7 @@ const (
 	PacketlossProgDropRawTp      = "drop__raw_tp"
 	PacketlossVarEventsEnabled   = "events_enabled"
 	PacketlossVarEventsPerSecond = "events_per_second"
+	PacketlossVarHostNetns       = "host_netns"
 	PacketlossVarPlaces          = "places"
 	PacketlossVarVerdictBtf      = "verdict_btf"
 	PacketlossVarVerdicts        = "verdicts"
@@ -160,6 +162,7 @@ type PacketlossMapSpecs struct {
 type PacketlossVariableSpecs struct {
 	EventsEnabled   *ebpf.VariableSpec `ebpf:"events_enabled"`
 	EventsPerSecond *ebpf.VariableSpec `ebpf:"events_per_second"`
+	HostNetns       *ebpf.VariableSpec `ebpf:"host_netns"`
 	Places          *ebpf.VariableSpec `ebpf:"places"`
 	VerdictBtf      *ebpf.VariableSpec `ebpf:"verdict_btf"`
 	Verdicts        *ebpf.VariableSpec `ebpf:"verdicts"`
@@ -204,6 +207,7 @@ func (m *PacketlossMaps) Close() error {
 type PacketlossVariables struct {
 	EventsEnabled   *ebpf.Variable `ebpf:"events_enabled"`
 	EventsPerSecond *ebpf.Variable `ebpf:"events_per_second"`
+	HostNetns       *ebpf.Variable `ebpf:"host_netns"`
 	Places          *ebpf.Variable `ebpf:"places"`
 	VerdictBtf      *ebpf.Variable `ebpf:"verdict_btf"`
 	Verdicts        *ebpf.Variable `ebpf:"verdicts"`

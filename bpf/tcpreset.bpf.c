@@ -39,7 +39,8 @@ EVENTS(256 * 1024);
 
 EXPORT(enum reset_type, reset_type);
 
-static __always_inline struct event *on_reset(struct net *net, enum reset_type type, __u32 reason)
+/* sk is NULL if there is none. */
+static __always_inline struct event *on_reset(struct net *net, struct sock *sk, enum reset_type type, __u32 reason)
 {
 	struct reset_key key = { .type = type, .reason = reason };
 	struct event *e;
@@ -52,6 +53,7 @@ static __always_inline struct event *on_reset(struct net *net, enum reset_type t
 		return NULL;
 	e->hdr.netns = key.netns;
 	__builtin_memset(&e->hdr.flow, 0, sizeof(e->hdr.flow));
+	event_socket(&e->hdr, sk);
 	e->type = type;
 	e->reason = reason;
 	return e;
@@ -66,7 +68,7 @@ static __always_inline int on_sent(struct sock *sk, struct sk_buff *skb, __u32 r
 	enum reset_type type = !sk ? RESET_TYPE_NOSOCK : !skb ? RESET_TYPE_ACTIVE : RESET_TYPE_PROCESS;
 	struct event *e;
 
-	e = on_reset(sk ? sock_net(sk) : skb_net(skb), type, reason);
+	e = on_reset(sk ? sock_net(sk) : skb_net(skb), sk, type, reason);
 	if (!e)
 		return 0;
 	if (skb) {
@@ -143,7 +145,7 @@ int received__raw_tp(__u64 *ctx)
 	__u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	struct event *e;
 
-	e = on_reset(sock_net(sk),
+	e = on_reset(sock_net(sk), sk,
 		     state == TCP_SYN_SENT || state == TCP_SYN_RECV ? RESET_TYPE_RCV_SYN : RESET_TYPE_RCV_ESTAB, 0);
 	if (!e)
 		return 0;
@@ -157,7 +159,7 @@ static __always_inline int on_silent(struct sock *sk, struct flow *f, __u8 state
 {
 	struct event *e;
 
-	e = on_reset(sock_net(sk), state == TCP_TIME_WAIT ? RESET_TYPE_RCV_TW : RESET_TYPE_RCV_SYN, 0);
+	e = on_reset(sock_net(sk), sk, state == TCP_TIME_WAIT ? RESET_TYPE_RCV_TW : RESET_TYPE_RCV_SYN, 0);
 	if (!e)
 		return 0;
 	e->hdr.flow = *f;

@@ -37,6 +37,7 @@ type TcpresetEvent struct {
 		}
 		Suppressed uint32
 		Cpu        uint32
+		Cgroup     uint64
 	}
 	Type   uint32
 	Reason uint32
@@ -100,6 +101,7 @@ const (
 	TcpresetProgSilentRawTp      = "silent__raw_tp"
 	TcpresetVarEventsEnabled     = "events_enabled"
 	TcpresetVarEventsPerSecond   = "events_per_second"
+	TcpresetVarHostNetns         = "host_netns"
 	TcpresetVarResetTypeBtf      = "reset_type_btf"
 )
 
@@ -175,6 +177,7 @@ type TcpresetMapSpecs struct {
 type TcpresetVariableSpecs struct {
 	EventsEnabled   *ebpf.VariableSpec `ebpf:"events_enabled"`
 	EventsPerSecond *ebpf.VariableSpec `ebpf:"events_per_second"`
+	HostNetns       *ebpf.VariableSpec `ebpf:"host_netns"`
 	ResetTypeBtf    *ebpf.VariableSpec `ebpf:"reset_type_btf"`
 }
 
@@ -217,6 +220,7 @@ func (m *TcpresetMaps) Close() error {
 type TcpresetVariables struct {
 	EventsEnabled   *ebpf.Variable `ebpf:"events_enabled"`
 	EventsPerSecond *ebpf.Variable `ebpf:"events_per_second"`
+	HostNetns       *ebpf.Variable `ebpf:"host_netns"`
 	ResetTypeBtf    *ebpf.Variable `ebpf:"reset_type_btf"`
 }
 

@@ -37,6 +37,7 @@ type TcptwrcvEvent struct {
 		}
 		Suppressed uint32
 		Cpu        uint32
+		Cgroup     uint64
 	}
 }
 
@@ -75,6 +76,7 @@ const (
 	TcptwrcvProgProcessedLastRawTp = "processed__last_raw_tp"
 	TcptwrcvVarEventsEnabled       = "events_enabled"
 	TcptwrcvVarEventsPerSecond     = "events_per_second"
+	TcptwrcvVarHostNetns           = "host_netns"
 )
 
 // LoadTcptwrcv returns the embedded CollectionSpec for Tcptwrcv.
@@ -139,6 +141,7 @@ type TcptwrcvMapSpecs struct {
 type TcptwrcvVariableSpecs struct {
 	EventsEnabled   *ebpf.VariableSpec `ebpf:"events_enabled"`
 	EventsPerSecond *ebpf.VariableSpec `ebpf:"events_per_second"`
+	HostNetns       *ebpf.VariableSpec `ebpf:"host_netns"`
 }
 
 // TcptwrcvObjects contains all objects after they have been loaded into the kernel.
@@ -180,6 +183,7 @@ func (m *TcptwrcvMaps) Close() error {
 type TcptwrcvVariables struct {
 	EventsEnabled   *ebpf.Variable `ebpf:"events_enabled"`
 	EventsPerSecond *ebpf.Variable `ebpf:"events_per_second"`
+	HostNetns       *ebpf.Variable `ebpf:"host_netns"`
 }
 
 // TcptwrcvPrograms contains all programs after they have been loaded into the kernel.

@@ -44,6 +44,7 @@ type VirtcmdlatencyEvent struct {
 		}
 		Suppressed uint32
 		Cpu        uint32
+		Cgroup     uint64
 	}
 	Latency struct {
 		_    structs.HostLayout
@@ -90,6 +91,7 @@ const (
 	VirtcmdlatencyProgCommandKretprobe = "command__kretprobe"
 	VirtcmdlatencyVarEventsEnabled     = "events_enabled"
 	VirtcmdlatencyVarEventsPerSecond   = "events_per_second"
+	VirtcmdlatencyVarHostNetns         = "host_netns"
 	VirtcmdlatencyVarThresholdNs       = "threshold_ns"
 )
 
@@ -157,6 +159,7 @@ type VirtcmdlatencyMapSpecs struct {
 type VirtcmdlatencyVariableSpecs struct {
 	EventsEnabled   *ebpf.VariableSpec `ebpf:"events_enabled"`
 	EventsPerSecond *ebpf.VariableSpec `ebpf:"events_per_second"`
+	HostNetns       *ebpf.VariableSpec `ebpf:"host_netns"`
 	ThresholdNs     *ebpf.VariableSpec `ebpf:"threshold_ns"`
 }
 
@@ -201,6 +204,7 @@ func (m *VirtcmdlatencyMaps) Close() error {
 type VirtcmdlatencyVariables struct {
 	EventsEnabled   *ebpf.Variable `ebpf:"events_enabled"`
 	EventsPerSecond *ebpf.Variable `ebpf:"events_per_second"`
+	HostNetns       *ebpf.Variable `ebpf:"host_netns"`
 	ThresholdNs     *ebpf.Variable `ebpf:"threshold_ns"`
 }
 

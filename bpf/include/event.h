@@ -38,11 +38,13 @@ struct event_hdr {
 	struct flow flow;
 	__u32 suppressed; /* events held back on this CPU since the one before */
 	__u32 cpu;
+	__u64 cgroup; /* id of that in which the local socket was made, see event_socket(); else 0 */
 };
 
 /* Set by user space before load. */
 const volatile bool events_enabled = true;
 const volatile __u32 events_per_second = 100; /* per CPU */
+const volatile __u32 host_netns = 0;          /* inode number; 0 if nobody wants to know of cgroups */
 
 struct loss {
 	__u64 ring_full;  /* events that found the ring full */
@@ -119,6 +121,7 @@ static __always_inline void *event_reserve(void *ring, __u64 size)
 	hdr->ktime_ns = now;
 	hdr->suppressed = l->suppressed;
 	hdr->cpu = bpf_get_smp_processor_id();
+	hdr->cgroup = 0;
 	l->suppressed = 0;
 	return hdr;
 }

@@ -227,10 +227,28 @@ struct sock_common {
 	};
 };
 
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+};
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+};
+
+/* Before commit 8520e224f547 (v5.15) what is not a cgroup is odd, or 2: ids for net_cls and net_prio. */
+struct sock_cgroup_data___tagged {
+	__u64 val;
+};
+
 struct sock {
 	struct sock_common __sk_common;
 	__u32 sk_ack_backlog;
 	__u32 sk_max_ack_backlog;
+	struct sock_cgroup_data sk_cgrp_data;
 };
 
 struct inet_sock {

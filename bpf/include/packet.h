@@ -16,6 +16,42 @@ static __always_inline struct net *sock_net(struct sock *sk)
 	return BPF_CORE_READ(sk, __sk_common.skc_net.net);
 }
 
+/* sock_cgroup returns the id of the cgroup (v2) in which a socket was made, 0 if it is not told. */
+static __always_inline __u64 sock_cgroup(struct sock *sk)
+{
+	__u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	struct cgroup *cgroup;
+
+	/* These are smaller than a struct sock. */
+	if (state == TCP_TIME_WAIT || state == TCP_NEW_SYN_RECV || !bpf_core_field_exists(sk->sk_cgrp_data))
+		return 0;
+	if (bpf_core_field_exists(sk->sk_cgrp_data.cgroup)) {
+		cgroup = BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
+	} else {
+		struct sock_cgroup_data___tagged *data = (void *)&sk->sk_cgrp_data;
+
+		cgroup = (void *)BPF_CORE_READ(data, val);
+		if ((__u64)cgroup & 3)
+			return 0;
+	}
+	return cgroup ? BPF_CORE_READ(cgroup, kn, id) : 0;
+}
+
+/*
+ * event_socket notes whose an event in the host's namespace is, which the namespace does not tell.
+ * sk may be NULL, or a socket of another namespace that a packet still carries.
+ */
+static __always_inline void event_socket(struct event_hdr *hdr, struct sock *sk)
+{
+	struct net *net;
+
+	if (!host_netns || hdr->netns.inode != host_netns || !sk)
+		return;
+	net = sock_net(sk);
+	if (BPF_CORE_READ(net, ns.inum) == host_netns)
+		hdr->cgroup = sock_cgroup(sk);
+}
+
 /* is_net tells whether p points to a struct net: what else lies there has no such ns.ops. */
 static __always_inline bool is_net(struct net *p)
 {

@@ -138,10 +138,10 @@ func (l *labeller) label(ctx context.Context, res pcommon.Map, ours bool) bool {
 		labels.SetNamespace(o.namespace)
 		labels.SetPod(o.pod)
 		labels.SetNetns("ns" + inode.AsString())
-		switch kind {
-		case ownerHost:
+		if isHost(res) {
 			labels.SetNetns("ns0")
-		case ownerPod:
+		}
+		if kind == ownerPod {
 			labels.SetK8sNamespaceName(o.namespace)
 			labels.SetK8sNodeName(l.node)
 			labels.SetK8sPodName(o.pod)
@@ -158,11 +158,15 @@ func (l *labeller) label(ctx context.Context, res pcommon.Map, ours bool) bool {
 	return true
 }
 
-// owner returns to whom the network namespace of a resource belongs.
+// isHost tells whether a resource is of the network namespace of the host.
+func isHost(res pcommon.Map) bool {
+	host, ok := res.Get(keyHost)
+	return ok && host.Bool()
+}
+
+// owner returns to whom a resource belongs: the network namespace or, in that of the host, the socket, where a cgroup
+// tells whose that is.
 func (l *labeller) owner(res pcommon.Map) owner {
-	if host, ok := res.Get(keyHost); ok && host.Bool() {
-		return owner{ownerHost, "hostNetwork", "hostNetwork"}
-	}
 	uid, container := text(res, keyPodUID), text(res, eventline.KeyContainerID)
 	if uid != "" || container != "" {
 		if p, ok := l.pods.lookup(uid, container); ok {
@@ -171,6 +175,9 @@ func (l *labeller) owner(res pcommon.Map) owner {
 	}
 	if container != "" {
 		return owner{ownerContainer, eventline.ShortID(container), "container"}
+	}
+	if isHost(res) {
+		return owner{ownerHost, "hostNetwork", "hostNetwork"}
 	}
 	if name := text(res, eventline.KeyNetnsName); name != "" {
 		return owner{ownerNetns, name, "netns"}

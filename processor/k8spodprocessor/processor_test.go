@@ -66,8 +66,32 @@ func TestLabel(t *testing.T) {
 			"host", pods, true,
 			map[string]any{
 				"network.netns.inode": 4026531840, "network.netns.host": true, "network.netns.name": "host",
+			},
+			map[string]any{"namespace": "hostNetwork", "pod": "hostNetwork", "netns": "ns0", "node": "worker-1"},
+		},
+		{
+			"pod in the network of the host", pods, true,
+			map[string]any{
+				"network.netns.inode": 4026531840, "network.netns.host": true, "network.netns.name": "host",
 				"container.id": containerID, "k8s.pod.uid": "243fd2b0",
 			},
+			map[string]any{
+				"namespace": "elastic-system", "pod": "elastic-operator-0", "netns": "ns0", "node": "worker-1",
+				"k8s.namespace.name": "elastic-system", "k8s.pod.name": "elastic-operator-0", "k8s.node.name": "worker-1",
+			},
+		},
+		{
+			"container in the network of the host",
+			noPods{},
+			true,
+			map[string]any{"network.netns.inode": 4026531840, "network.netns.host": true, "container.id": containerID},
+			map[string]any{"namespace": "container", "pod": "0123456789ab", "netns": "ns0", "node": "worker-1"},
+		},
+		{
+			"unknown pod in the network of the host",
+			noPods{},
+			true,
+			map[string]any{"network.netns.inode": 4026531840, "network.netns.host": true, "k8s.pod.uid": "243fd2b0"},
 			map[string]any{"namespace": "hostNetwork", "pod": "hostNetwork", "netns": "ns0", "node": "worker-1"},
 		},
 		{

@@ -464,7 +464,12 @@ func (a *agent) startProbes(r *running, k *kernel.Kernel, defs []probe.Definitio
 	set := probe.Settings{Kernel: k, Names: r.names}
 	if a.events != nil {
 		a.events.inventory, a.events.names, a.events.resources, a.events.heartbeat = r.inventory, r.names, r.resources, r.heartbeat
+		a.events.cgroups = netns.NewCgroups(a.cfg.RootPath)
 		set.Sink = a.events.consume
+		var err error
+		if set.Host, err = r.source.Host(); err != nil {
+			a.set.Logger.Warn("Events of the host's network are not told apart by pod", zap.Error(err))
+		}
 	}
 	r.runner = probe.NewRunner(set)
 	r.telemetry.setStats(r.runner.Stats)

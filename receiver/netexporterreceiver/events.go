@@ -33,6 +33,7 @@ type eventSink struct {
 
 	// Set before the first event.
 	inventory *netns.Inventory
+	cgroups   *netns.Cgroups
 	names     *probe.Names
 	resources *resources
 	heartbeat *heartbeat
@@ -59,20 +60,24 @@ func (s *eventSink) consume(d *probe.Definition, events []probe.Event) error {
 	return err
 }
 
-// logs makes the log records of events, a resource for each namespace, in order of time in each.
+// logs makes the log records of events, a resource for each namespace, and in that of the host for each
+// pod, in order of time in each.
 func (s *eventSink) logs(d *probe.Definition, events []probe.Event) plog.Logs {
 	events = slices.DeleteFunc(events, func(e probe.Event) bool { return s.heartbeat.owns(e.NetNS()) })
 	lb := metadata.NewLogsBuilder(s.build, s.set)
 	clock := kernel.NewClock()
 	slices.SortStableFunc(events, func(a, b probe.Event) int {
 		x, y := a.NetNS(), b.NetNS()
-		return cmp.Or(cmp.Compare(x.Cookie, y.Cookie), cmp.Compare(x.Inode, y.Inode))
+		return cmp.Or(cmp.Compare(x.Cookie, y.Cookie), cmp.Compare(x.Inode, y.Inode), cmp.Compare(a.Header.Cgroup, b.Header.Cgroup))
 	})
 	for i := range events {
 		e := &events[i]
 		d.Record(lb, pcommon.NewTimestampFromTime(clock.Time(e.Header.KtimeNs)), e, s.names)
-		if i+1 == len(events) || events[i+1].NetNS() != e.NetNS() {
+		if i+1 == len(events) || events[i+1].NetNS() != e.NetNS() || events[i+1].Header.Cgroup != e.Header.Cgroup {
 			ns, _ := s.inventory.Lookup(e.NetNS())
+			if e.Header.Cgroup != 0 {
+				ns.Owner = s.cgroups.Owner(e.Header.Cgroup)
+			}
 			lb.EmitForResource(metadata.WithLogsResource(s.resources.of(ns)))
 		}
 	}

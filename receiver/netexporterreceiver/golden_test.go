@@ -174,6 +174,7 @@ func TestGoldenLogs(t *testing.T) {
 	agent := newAgent(receivertest.NewNopSettings(metadata.Type), cfg, func() {})
 	require.NoError(t, agent.sendEventsTo(agent.set, sink))
 	s := agent.events
+	s.cgroups = netns.NewCgroups(t.TempDir())
 	s.inventory, s.names, s.resources = r.inventory, r.names, r.resources
 
 	send := func(d probe.Definition, raws ...[]byte) {

@@ -374,6 +374,14 @@ func (w *walk) Host() (ID, error) {
 	if err := w.object.Variables[bpf.NetnsVarInitial].Get(&initial); err != nil {
 		return ID{}, fmt.Errorf("read netns: %w", err)
 	}
+	if initial.Inode == 0 { // before the first pass
+		if _, err := w.Rows(nil); err != nil {
+			return ID{}, err
+		}
+		if err := w.object.Variables[bpf.NetnsVarInitial].Get(&initial); err != nil {
+			return ID{}, fmt.Errorf("read netns: %w", err)
+		}
+	}
 	id := ID{initial.Cookie, initial.Inode}
 	inode, err := w.proc.inode(filepath.Join("1", "ns", "net"))
 	if err != nil || inode == id.Inode {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/netexporter/netexporter/bpf"
 	"github.com/netexporter/netexporter/internal/kernel"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/netns"
 )
 
 // Sink takes the events of a probe, oldest first. It owns them until it returns.
@@ -30,6 +31,8 @@ type Settings struct {
 	Logger *zap.Logger
 	// Sink is nil if nobody wants events.
 	Sink Sink
+	// Host is the network namespace of the host, in whose events the cgroup of the socket is wanted.
+	Host netns.ID
 }
 
 // Runner gives the kernel objects of probes a life. It alone owns their maps, programs, links, rings
@@ -63,7 +66,7 @@ func (r *Runner) Start(d Definition, cfg Config) (hooks []kernel.Hook, err error
 		return nil, fmt.Errorf("probe %s: %w", d.Name, err)
 	}
 	events := cfg.Events && r.set.Sink != nil && d.Decode != nil
-	if err := tune(spec, d, r.set.Names, cfg, events); err != nil {
+	if err := tune(spec, d, r.set, cfg, events); err != nil {
 		return nil, fmt.Errorf("probe %s: tune: %w", d.Name, err)
 	}
 	object, err := r.set.Kernel.Load(spec)
@@ -82,10 +85,11 @@ func (r *Runner) Start(d Definition, cfg Config) (hooks []kernel.Hook, err error
 }
 
 // tune sets the constants that include/event.h and latency.h give the objects, and the probe's own.
-func tune(spec *ebpf.CollectionSpec, d Definition, n *Names, cfg Config, events bool) error {
+func tune(spec *ebpf.CollectionSpec, d Definition, set Settings, cfg Config, events bool) error {
 	if err := errors.Join(
 		spec.Variables[bpf.PacketlossVarEventsEnabled].Set(events),
 		spec.Variables[bpf.PacketlossVarEventsPerSecond].Set(cfg.EventsPerSecond),
+		spec.Variables[bpf.PacketlossVarHostNetns].Set(set.Host.Inode),
 	); err != nil {
 		return err
 	}
@@ -101,7 +105,7 @@ func tune(spec *ebpf.CollectionSpec, d Definition, n *Names, cfg Config, events 
 	if d.Tune == nil {
 		return nil
 	}
-	return d.Tune(spec, n, cfg)
+	return d.Tune(spec, set.Names, cfg)
 }
 
 // maxBatch is the most events that go into the pipeline at once.
