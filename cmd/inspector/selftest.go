@@ -25,9 +25,9 @@ func newSelfTestCommand() *cobra.Command {
 		timeout time.Duration
 	)
 	cmd := &cobra.Command{
-		Use:   "selftest",
+		Use:   "selftest [PROBE...]",
 		Short: "Prove on this kernel that every probe sees what it must see",
-		Long: `Run every probe and make happen what it must see: closed ports, resets, late readers.
+		Long: `Run every probe, or those that are named, and make happen what it must see: closed ports, resets, late readers.
 
 The traffic stays in private network namespaces, which are gone with this process however it
 ends; nothing else on the node is touched, and probes that run already are not either. Every field of
@@ -36,13 +36,12 @@ the events is compared with what was done, for IPv4 and IPv6.
 Verdicts: ok, failed, unavailable (this kernel cannot run the hook), untested (nothing within
 private namespaces makes it happen). The exit code is 0 if nothing failed, 1 if something did or
 if there was no test. It takes the privileges of the agent.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, probes []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
 			ctx, cancel := context.WithTimeout(ctx, timeout)
 			defer cancel()
-			results, err := netexporterreceiver.SelfTest(ctx, netexporterreceiver.SelfTestOptions{RootPath: root})
+			results, err := netexporterreceiver.SelfTest(ctx, netexporterreceiver.SelfTestOptions{RootPath: root, Probes: probes})
 			if err != nil && len(results) == 0 {
 				return err
 			}
