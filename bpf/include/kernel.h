@@ -239,7 +239,7 @@ struct sock_cgroup_data {
 	struct cgroup *cgroup;
 };
 
-/* Before commit 8520e224f547 (v5.15) what is not a cgroup is odd, or 2: ids for net_cls and net_prio. */
+/* Before commit 8520e224f547 (v5.15, 5.10.226) what is not a cgroup has one of the lowest two bits: for net_cls, net_prio. */
 struct sock_cgroup_data___tagged {
 	__u64 val;
 };
