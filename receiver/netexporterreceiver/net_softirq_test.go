@@ -49,7 +49,7 @@ func procSoftirqs(t testing.TB, vector string) (n int64) {
 	_, line, found := strings.Cut(string(raw), vector+":")
 	require.True(t, found)
 	line, _, _ = strings.Cut(line, "\n")
-	for _, field := range strings.Fields(line) {
+	for field := range strings.FieldsSeq(line) {
 		v, err := strconv.ParseInt(field, 10, 64)
 		require.NoError(t, err)
 		n += v

@@ -136,7 +136,7 @@ func TestVirtCommandsCannotRun(t *testing.T) {
 		t.Skip("this kernel can run it, which TestVirtCommands tries")
 	}
 	_, err := startAs(t, onlyProbe("virtcmdlatency", nil), nil)
-	assert.ErrorContains(t, err, "probe virtcmdlatency")
+	require.ErrorContains(t, err, "probe virtcmdlatency")
 	for _, function := range []string{"virtnet_send_command_reply", "virtnet_send_command"} {
 		for _, kind := range []string{"fentry", "kprobe"} {
 			assert.ErrorContains(t, err, kind+"/"+function, "each variant says why it does not run")

@@ -15,9 +15,19 @@ import (
 // A hole in a struct would hold what was in the kernel's memory before.
 func TestRecordsHaveNoHoles(t *testing.T) {
 	for _, v := range []any{
-		bpf.EventHdr{}, bpf.PacketlossEvent{}, bpf.TcpresetEvent{}, bpf.NetSoftirqEvent{}, bpf.VirtcmdlatencyEvent{},
-		bpf.PacketlossDropKey{}, bpf.TcpresetResetKey{}, bpf.VirtcmdlatencyCommand{},
-		bpf.NetnsTaskRecord{}, bpf.NetnsNetnsRecord{}, bpf.NetSoftirqSoftirqs{}, bpf.Histogram{}, bpf.Latency{},
+		bpf.EventHdr{},
+		bpf.PacketlossEvent{},
+		bpf.TcpresetEvent{},
+		bpf.NetSoftirqEvent{},
+		bpf.VirtcmdlatencyEvent{},
+		bpf.PacketlossDropKey{},
+		bpf.TcpresetResetKey{},
+		bpf.VirtcmdlatencyCommand{},
+		bpf.NetnsTaskRecord{},
+		bpf.NetnsNetnsRecord{},
+		bpf.NetSoftirqSoftirqs{},
+		bpf.Histogram{},
+		bpf.Latency{},
 	} {
 		if got, want := binary.Size(v), int(reflect.TypeOf(v).Size()); got != want {
 			t.Errorf("%T: %d bytes of fields in %d bytes", v, got, want)

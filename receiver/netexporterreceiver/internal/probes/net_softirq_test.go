@@ -76,6 +76,7 @@ func (r *softirqRig) run(t *testing.T, program string, nr uint64) {
 func (r *softirqRig) raise(t *testing.T, nr uint64) {
 	r.run(t, bpf.NetSoftirqProgSoftirqRawTpRaise, nr)
 }
+
 func (r *softirqRig) enter(t *testing.T, nr uint64) {
 	r.run(t, bpf.NetSoftirqProgSoftirqRawTpEntry, nr)
 }
