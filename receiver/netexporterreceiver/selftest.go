@@ -4,6 +4,7 @@
 package netexporterreceiver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -92,7 +93,7 @@ func SelfTest(ctx context.Context, opts SelfTestOptions) ([]SelfTestResult, erro
 	}
 	defer func() { _ = a.Shutdown(context.WithoutCancel(ctx)) }()
 
-	s := &selfTest{agent: a, sink: sink, reasons: map[[2]string][]string{}, tried: map[[2]string]bool{}}
+	s := &selfTest{agent: a, sink: sink, tried: map[[2]string]bool{}, reasons: map[[2]string][]string{}, skips: map[[2]string]string{}}
 	checks := selfChecks()
 	if fault := try(ctx, func(t nettest.T) { s.run(t, checks) }); fault.failed || fault.skipped {
 		return nil, fmt.Errorf("self-test: %s", fault.reason)
@@ -160,9 +161,10 @@ type selfTest struct {
 	sink  *recordSink
 	pair  *nettest.Pair
 
-	// By probe and hook: which checks were made, and why those failed that did.
+	// By probe and hook: which checks were made, why those failed that did, and why one could not be made.
 	tried   map[[2]string]bool
 	reasons map[[2]string][]string
+	skips   map[[2]string]string
 }
 
 // selfCheck makes one thing happen and says what must be seen of it.
@@ -194,7 +196,10 @@ func (s *selfTest) run(t nettest.T, checks []selfCheck) {
 				}
 			}
 			s.tried[key] = s.tried[key] || !fault.skipped
-			if fault.failed {
+			switch {
+			case fault.skipped:
+				s.skips[key] = fault.reason
+			case fault.failed:
 				s.reasons[key] = append(s.reasons[key], fmt.Sprintf("%s, %s: %s", c.what, f, fault.reason))
 			}
 		}
@@ -231,7 +236,7 @@ func (s *selfTest) results() []SelfTestResult {
 			case len(reasons) > 0:
 				r.Verdict, r.Reason = VerdictFailed, strings.Join(reasons, "; ")
 			case !s.tried[key]:
-				r.Verdict, r.Reason = VerdictUntested, "nothing within a private namespace makes it happen"
+				r.Verdict, r.Reason = VerdictUntested, cmp.Or(s.skips[key], "nothing within a private namespace makes it happen")
 			}
 			results = append(results, r)
 		}

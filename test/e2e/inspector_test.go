@@ -6,12 +6,15 @@
 package e2e
 
 import (
+	"encoding/json"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 const kernelBTF = "/sys/kernel/btf/vmlinux"
@@ -39,8 +42,63 @@ func TestBTFDiscover(t *testing.T) {
 	}
 }
 
+// verdicts runs the self-test and returns what it says of each probe; all hooks of a probe must agree.
+func verdicts(t *testing.T, prepare func(*exec.Cmd), args ...string) (byProbe map[string]string, code int) {
+	t.Helper()
+	p := run(t, prepare, program(t, "inspector"), append([]string{"selftest", "--json"}, args...)...)
+	code = p.exitCode(t)
+	var results []struct{ Probe, Hook, Variant, Verdict, Reason string }
+	require.NoError(t, json.Unmarshal([]byte(p.stdout.String()), &results), "%s%s", p.stdout.String(), p.stderr.String())
+	byProbe = map[string]string{}
+	for _, r := range results {
+		t.Logf("%+v", r)
+		if byProbe[r.Probe] == "" || r.Verdict != "ok" {
+			byProbe[r.Probe] = r.Verdict
+		}
+	}
+	return byProbe, code
+}
+
+func TestInspectorSelftest(t *testing.T) {
+	requireRoot(t)
+	byProbe, code := verdicts(t, nil)
+	assert.Zero(t, code)
+	for _, probe := range []string{"packetloss", "tcp", "udp", "fd"} {
+		assert.Equal(t, "ok", byProbe[probe], probe)
+	}
+	for probe, verdict := range byProbe {
+		assert.NotEqual(t, "failed", verdict, probe)
+	}
+
+	p := run(t, nil, program(t, "inspector"), "selftest", "udp")
+	assert.Zero(t, p.exitCode(t))
+	assert.Regexp(t, `(?m)^PROBE +HOOK +VARIANT +VERDICT +REASON$`, p.stdout.String())
+	assert.Regexp(t, `(?m)^udp +namespaces +\w+ +ok *$`, p.stdout.String())
+
+	p = run(t, nil, program(t, "inspector"), "selftest", "no-such-probe")
+	assert.Positive(t, p.exitCode(t))
+	assert.Contains(t, p.stderr.String(), "no-such-probe")
+}
+
+// It does not need to be root, and says so of what it may not do.
+func TestInspectorSelftestAsNobody(t *testing.T) {
+	requireRoot(t)
+	all := []uintptr{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE, unix.CAP_SYSLOG, unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}
+	byProbe, code := verdicts(t, asNobody(t, all...), "udp", "packetloss")
+	assert.Zero(t, code)
+	assert.Equal(t, map[string]string{"udp": "ok", "packetloss": "ok"}, byProbe)
+
+	byProbe, code = verdicts(t, asNobody(t, all[:4]...), "udp", "packetloss")
+	assert.Zero(t, code)
+	assert.Equal(t, map[string]string{"udp": "untested", "packetloss": "untested"}, byProbe)
+
+	p := run(t, asNobody(t), program(t, "inspector"), "selftest")
+	assert.Positive(t, p.exitCode(t))
+	assert.Contains(t, p.stderr.String(), "missing capabilities: CAP_BPF")
+}
+
 func TestInspectorHelp(t *testing.T) {
-	for _, args := range [][]string{{"--help"}, {"btf", "--help"}, {"btf", "discover", "--help"}} {
+	for _, args := range [][]string{{"--help"}, {"btf", "--help"}, {"btf", "discover", "--help"}, {"selftest", "--help"}} {
 		p := run(t, nil, program(t, "inspector"), args...)
 		assert.Zero(t, p.exitCode(t), args)
 		assert.Contains(t, p.stdout.String(), "Usage:", args)
