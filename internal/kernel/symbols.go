@@ -111,6 +111,10 @@ type Span struct {
 	Start, End uint64
 }
 
+// maxSpan is more than any function takes. Where the symbols of a module end, one that is loaded later
+// may follow.
+const maxSpan = 1 << 14
+
 // Spans returns the places of functions by their names, in the order of their addresses. A function
 // of which the compiler made several or another (name.part.0, name.isra.0) has as many.
 func (s *Symbols) Spans(names []string) []Span {
@@ -126,7 +130,7 @@ func (s *Symbols) Spans(names []string) []Span {
 			next++
 		}
 		if next < len(s.addrs) {
-			spans = append(spans, Span{names[at], addr, s.addrs[next]})
+			spans = append(spans, Span{names[at], addr, min(s.addrs[next], addr+maxSpan)})
 		}
 	}
 	return spans

@@ -47,16 +47,19 @@ ffffffff81003000 T alias
 ffffffff81003400 t ip_rcv_core.cold
 ffffffff81003480 t tcp_v4_rcv_more
 ffffffff81003500 T kfree_skb
+ffffffffc0001000 t packet_rcv	[af_packet]
+ffffffffc0200000 t nft_do_chain	[nf_tables]
 `))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := s.Spans([]string{"nf_hook_slow", "ip_rcv_core", "tcp_v4_rcv", "kfree_skb", "no_such_function"})
+	got := s.Spans([]string{"nf_hook_slow", "ip_rcv_core", "tcp_v4_rcv", "packet_rcv", "no_such_function"})
 	want := []Span{
 		{"tcp_v4_rcv", 0xffffffff81001000, 0xffffffff81002000},
 		{"ip_rcv_core", 0xffffffff81002000, 0xffffffff81003000},
 		{"nf_hook_slow", 0xffffffff81003000, 0xffffffff81003400},
 		{"ip_rcv_core", 0xffffffff81003400, 0xffffffff81003480},
+		{"packet_rcv", 0xffffffffc0001000, 0xffffffffc0005000},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %x\nwant %x", got, want)
