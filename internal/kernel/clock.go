@@ -40,3 +40,13 @@ func BootTime() (time.Time, error) {
 
 // Now returns the wall-clock time when the clock was taken.
 func (c Clock) Now() time.Time { return c.now }
+
+// Tick returns the period of the kernel's tick, by which jiffies count.
+func Tick() (time.Duration, error) {
+	var tick unix.Timespec
+	// The coarse clocks move with the tick; CONFIG_HZ cannot be read everywhere.
+	if err := unix.ClockGetres(unix.CLOCK_MONOTONIC_COARSE, &tick); err != nil {
+		return 0, fmt.Errorf("read the resolution of CLOCK_MONOTONIC_COARSE: %w", err)
+	}
+	return time.Duration(tick.Nano()), nil
+}

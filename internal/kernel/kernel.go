@@ -26,8 +26,9 @@ type Kernel struct {
 	Source BTFSource
 
 	// types is the BTF, nil if there is none; cache keeps what loading reads of the kernel's own.
-	types *btf.Spec
-	cache *btf.Cache
+	types  *btf.Spec
+	cache  *btf.Cache
+	chains chains
 	// enums holds the enums that were asked for when the kernel was opened.
 	enums map[string]map[string]uint64
 	// values holds the members of anonymous enums, such as the MIB indexes.

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -35,7 +36,7 @@ type Object struct {
 	Programs map[string]*ebpf.Program
 	Hooks    []Hook
 
-	links []link.Link
+	links []io.Closer
 }
 
 // Program returns the program that runs of a hook which has but one, nil if none does.
@@ -162,7 +163,7 @@ func (k *Kernel) Load(spec *ebpf.CollectionSpec) (*Object, error) {
 		if hook.Variant != NoVariant {
 			continue
 		}
-		if err := o.run(v, spec, programs, opts); err != nil {
+		if err := k.run(o, v, spec, programs, opts); err != nil {
 			hook.Err = errors.Join(hook.Err, fmt.Errorf("%s: %w", v.name, err))
 			continue
 		}
@@ -196,7 +197,7 @@ func (o *Object) idle() []error {
 }
 
 // run loads and attaches all programs of a variant, or none.
-func (o *Object) run(v variant, spec *ebpf.CollectionSpec, programs map[string]*ebpf.ProgramSpec, opts ebpf.CollectionOptions) (err error) {
+func (k *Kernel) run(o *Object, v variant, spec *ebpf.CollectionSpec, programs map[string]*ebpf.ProgramSpec, opts ebpf.CollectionOptions) (err error) {
 	part := spec.Copy()
 	part.Programs = map[string]*ebpf.ProgramSpec{}
 	for _, name := range v.programs {
@@ -209,7 +210,7 @@ func (o *Object) run(v variant, spec *ebpf.CollectionSpec, programs map[string]*
 	if err != nil {
 		return err
 	}
-	var links []link.Link
+	var links []io.Closer
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, closeLinks(links))
@@ -217,7 +218,7 @@ func (o *Object) run(v variant, spec *ebpf.CollectionSpec, programs map[string]*
 		coll.Close() // its maps are clones, the programs that run have been detached from it
 	}()
 	for _, name := range v.programs {
-		l, err := attach(part.Programs[name], coll.Programs[name])
+		l, err := k.attach(o, part.Programs[name], coll.Programs[name])
 		if err != nil {
 			return fmt.Errorf("attach %s to %s: %w", name, part.Programs[name].SectionName, err)
 		}
@@ -232,9 +233,17 @@ func (o *Object) run(v variant, spec *ebpf.CollectionSpec, programs map[string]*
 	return nil
 }
 
+// attach attaches a program, or puts it into a chain if its object has a map for that.
+func (k *Kernel) attach(o *Object, spec *ebpf.ProgramSpec, program *ebpf.Program) (io.Closer, error) {
+	if after := o.Maps[afterPrefix+spec.AttachTo]; after != nil && spec.AttachType == ebpf.AttachTraceRawTp {
+		return k.chains.join(spec, program, after)
+	}
+	return attach(spec, program)
+}
+
 // attach attaches a program to the hook that its section names. Programs that are run or opened by
 // user space (a system call, a raw_tp section without a tracepoint, an iterator) have none.
-func attach(spec *ebpf.ProgramSpec, program *ebpf.Program) (link.Link, error) {
+func attach(spec *ebpf.ProgramSpec, program *ebpf.Program) (io.Closer, error) {
 	switch {
 	case spec.Type == ebpf.RawTracepoint && spec.AttachTo != "":
 		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: spec.AttachTo, Program: program})
@@ -251,7 +260,7 @@ func attach(spec *ebpf.ProgramSpec, program *ebpf.Program) (link.Link, error) {
 	}
 }
 
-func closeLinks(links []link.Link) error {
+func closeLinks(links []io.Closer) error {
 	var errs []error
 	for _, l := range links {
 		errs = append(errs, l.Close())

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -197,5 +198,105 @@ func TestLoadTakesTheNextTracepoint(t *testing.T) {
 	}
 	if o.Hooks[0].Variant != "raw_tp" || o.Hooks[0].Err == nil || !strings.Contains(o.Hooks[0].Err.Error(), "raw_tp/no_such_tracepoint") {
 		t.Errorf("got %+v", o.Hooks)
+	}
+}
+
+// counting returns a program that counts in a map of its object and calls the next one at its tracepoint.
+func counting(t *testing.T) *ebpf.CollectionSpec {
+	t.Helper()
+	p := program("tp_btf/sched_switch", true)
+	p.Type, p.AttachType = ebpf.Tracing, ebpf.AttachTraceRawTp
+	p.Instructions = asm.Instructions{
+		asm.Mov.Reg(asm.R6, asm.R1),
+		asm.StoreImm(asm.RFP, -4, 0, asm.Word),
+		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, -4),
+		asm.LoadMapPtr(asm.R1, 0).WithReference("runs"),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "next"),
+		asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
+		asm.Add.Imm(asm.R1, 1),
+		asm.StoreMem(asm.R0, 0, asm.R1, asm.DWord),
+		asm.Mov.Reg(asm.R1, asm.R6).WithSymbol("next"),
+		asm.LoadMapPtr(asm.R2, 0).WithReference("after_sched_switch"),
+		asm.Mov.Imm(asm.R3, 0),
+		asm.FnTailCall.Call(),
+		asm.Mov.Imm(asm.R0, 0), asm.Return(),
+	}
+	return &ebpf.CollectionSpec{
+		Programs: map[string]*ebpf.ProgramSpec{"a__tp_btf": p},
+		Maps: map[string]*ebpf.MapSpec{
+			"runs":               {Name: "runs", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 1},
+			"after_sched_switch": {Name: "after_sched_swi", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1},
+		},
+	}
+}
+
+// runsNow tells whether the program of an object runs, by waiting that its count rises.
+func runsNow(t *testing.T, o *Object) bool {
+	t.Helper()
+	count := func() (sum uint64) {
+		var perCPU []uint64
+		if err := o.Maps["runs"].Lookup(uint32(0), &perCPU); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range perCPU {
+			sum += n
+		}
+		return sum
+	}
+	before := count()
+	for range 1000 {
+		time.Sleep(time.Millisecond) // makes the scheduler switch
+		if count() > before {
+			return true
+		}
+	}
+	return false
+}
+
+// Of the programs of several objects at one tracepoint one is attached, all run, and each can go without the others.
+func TestLoadChainsPrograms(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: loads BPF programs")
+	}
+	k, err := Open("/", Query{})
+	if errors.Is(err, ErrNoBTF) {
+		t.Skip("tp_btf needs BTF of the kernel")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for leaves := range 3 {
+		objects := make([]*Object, 3)
+		for i := range objects {
+			if objects[i], err = k.Load(counting(t)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, o := range objects {
+			if !runsNow(t, o) {
+				t.Errorf("program %d of 3 does not run", i)
+			}
+			if attached := o.links[0].(*member).link != nil; attached != (i == 0) {
+				t.Errorf("program %d of 3 is attached: %t", i, attached)
+			}
+		}
+		if err := objects[leaves].Close(); err != nil {
+			t.Fatal(err)
+		}
+		for i, o := range objects {
+			if i == leaves {
+				continue
+			}
+			if !runsNow(t, o) {
+				t.Errorf("program %d of 3 does not run any more without %d", i, leaves)
+			}
+			if err := o.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := len(k.chains.by["tp_btf/sched_switch"]); n != 0 {
+			t.Errorf("%d programs left in the chain", n)
+		}
 	}
 }
