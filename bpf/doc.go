@@ -19,3 +19,9 @@ type Histogram = NetSoftirqHistogram
 
 // Latency is that of include/latency.h, the same in all objects.
 type Latency = NetSoftirqLatency
+
+// SlowKey is that of include/path.h, the same in all objects.
+type SlowKey = SocketlatencySlowKey
+
+// Histograms are those of include/path.h, the same in all objects.
+type Histograms = SocketlatencyHistograms

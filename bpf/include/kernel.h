@@ -30,8 +30,10 @@ typedef _Bool bool;
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PROG_ARRAY = 3,
 	BPF_MAP_TYPE_PERCPU_HASH = 5,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_SK_STORAGE = 24,
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
@@ -41,7 +43,9 @@ enum {
 };
 
 enum {
+	BPF_F_NO_PREALLOC = 1U << 0,
 	BPF_F_MMAPABLE = 1U << 10,
+	BPF_SK_STORAGE_GET_F_CREATE = 1,
 };
 
 /* include/uapi/linux/in.h, in6.h, if_ether.h: fixed by the protocols */
@@ -90,6 +94,11 @@ enum {
 	TCP_LISTEN,
 	TCP_CLOSING,
 	TCP_NEW_SYN_RECV,
+};
+
+/* include/linux/tcp.h, enum tcp_chrono: why the queue of a socket is not empty */
+enum {
+	TCP_CHRONO_BUSY = 1, /* for no other reason */
 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -244,11 +253,20 @@ struct sock_cgroup_data___tagged {
 	__u64 val;
 };
 
+struct bpf_local_storage;
+
+typedef struct {
+	int owned;
+} socket_lock_t;
+
 struct sock {
 	struct sock_common __sk_common;
 	__u32 sk_ack_backlog;
 	__u32 sk_max_ack_backlog;
 	struct sock_cgroup_data sk_cgrp_data;
+	socket_lock_t sk_lock;
+	__u16 sk_protocol;
+	struct bpf_local_storage *sk_bpf_storage;
 };
 
 struct inet_sock {
@@ -267,13 +285,29 @@ struct hlist_node {
 struct inet_connection_sock {
 	/* commit cae3873c5b3a (v5.19) put listening sockets into lhash2 by their skc_nulls_node instead. */
 	struct hlist_node icsk_listen_portaddr_node;
+	struct {
+		__u32 lrcvtime; /* when the last data segment arrived, in jiffies */
+	} icsk_ack;
 };
 
 struct tcp_sock {
+	struct inet_connection_sock inet_conn;
 	__u32 rcv_nxt;
 	__u32 copied_seq;
 	__u32 snd_una;
+	__u32 snd_nxt;
+	__u32 snd_wnd;
 	__u32 write_seq;
+	__u32 mss_cache;
+	__u32 packets_out;
+	/* what it does, enum tcp_chrono, and since when, in jiffies: commit 05b055e89121 (v4.10) */
+	__u32 chrono_start;
+	__u8 chrono_type : 2;
+	__u8 is_mptcp : 1;
+};
+
+struct proto {
+	void *sendpage; /* until commit dc97391e6610 (v6.5) */
 };
 
 struct sk_buff {
@@ -285,12 +319,14 @@ struct sk_buff {
 		};
 	};
 	struct sock *sk;
+	__s64 tstamp;
 	unsigned long _skb_refdst;
 	unsigned int len;
 	__be16 protocol;
 	__u16 transport_header;
 	__u16 network_header;
 	unsigned char *head;
+	unsigned char *data;
 };
 
 struct nsproxy {

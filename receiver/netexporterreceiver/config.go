@@ -116,6 +116,9 @@ func (c *Config) Validate() error {
 		if cfg.Threshold != nil && d.Threshold == 0 {
 			errs = append(errs, fmt.Errorf("probes::%s::threshold: the probe measures no latency", name))
 		}
+		if cfg.FullHistograms && !d.Ticks {
+			errs = append(errs, fmt.Errorf("probes::%s::full_histograms: the probe has no histograms that are not full", name))
+		}
 		if cfg.BenignReasons != nil && (d.Tune == nil || d.Enums == nil) {
 			errs = append(errs, fmt.Errorf("probes::%s::benign_reasons: the probe has no reasons to choose from", name))
 		}

@@ -1001,6 +1001,46 @@ func (ms *InspectorPodSlabtcpslabpagesperslabMetricConfig) Unmarshal(parser *con
 	return nil
 }
 
+// InspectorPodSocketlatencyread100msMetricConfig provides config for the inspector_pod_socketlatencyread100ms metric.
+type InspectorPodSocketlatencyread100msMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodSocketlatencyread100msMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodSocketlatencywrite100msMetricConfig provides config for the inspector_pod_socketlatencywrite100ms metric.
+type InspectorPodSocketlatencywrite100msMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodSocketlatencywrite100msMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // InspectorPodSoftnetdroppedMetricConfig provides config for the inspector_pod_softnetdropped metric.
 type InspectorPodSoftnetdroppedMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -2076,6 +2116,8 @@ type MetricsConfig struct {
 	InspectorPodSlabtcpslabobjperslab        InspectorPodSlabtcpslabobjperslabMetricConfig        `mapstructure:"inspector_pod_slabtcpslabobjperslab"`
 	InspectorPodSlabtcpslabobjsize           InspectorPodSlabtcpslabobjsizeMetricConfig           `mapstructure:"inspector_pod_slabtcpslabobjsize"`
 	InspectorPodSlabtcpslabpagesperslab      InspectorPodSlabtcpslabpagesperslabMetricConfig      `mapstructure:"inspector_pod_slabtcpslabpagesperslab"`
+	InspectorPodSocketlatencyread100ms       InspectorPodSocketlatencyread100msMetricConfig       `mapstructure:"inspector_pod_socketlatencyread100ms"`
+	InspectorPodSocketlatencywrite100ms      InspectorPodSocketlatencywrite100msMetricConfig      `mapstructure:"inspector_pod_socketlatencywrite100ms"`
 	InspectorPodSoftnetdropped               InspectorPodSoftnetdroppedMetricConfig               `mapstructure:"inspector_pod_softnetdropped"`
 	InspectorPodSoftnetprocessed             InspectorPodSoftnetprocessedMetricConfig             `mapstructure:"inspector_pod_softnetprocessed"`
 	InspectorPodSoftnettimesqueeze           InspectorPodSoftnettimesqueezeMetricConfig           `mapstructure:"inspector_pod_softnettimesqueeze"`
@@ -2270,6 +2312,12 @@ func DefaultMetricsConfig() MetricsConfig {
 		InspectorPodSlabtcpslabpagesperslab: InspectorPodSlabtcpslabpagesperslabMetricConfig{
 			Enabled: true,
 		},
+		InspectorPodSocketlatencyread100ms: InspectorPodSocketlatencyread100msMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodSocketlatencywrite100ms: InspectorPodSocketlatencywrite100msMetricConfig{
+			Enabled: true,
+		},
 		InspectorPodSoftnetdropped: InspectorPodSoftnetdroppedMetricConfig{
 			Enabled: true,
 		},
@@ -2449,6 +2497,8 @@ type EventsConfig struct {
 	NETSOFTIRQEXECUTESLOW EventConfig `mapstructure:"NETSOFTIRQ_EXECUTE_SLOW"`
 	NETSOFTIRQSCHEDSLOW   EventConfig `mapstructure:"NETSOFTIRQ_SCHED_SLOW"`
 	PACKETLOSS            EventConfig `mapstructure:"PACKETLOSS"`
+	SOCKETLATREADSLOW     EventConfig `mapstructure:"SOCKETLAT_READSLOW"`
+	SOCKETLATWRITESLOW    EventConfig `mapstructure:"SOCKETLAT_WRITESLOW"`
 	TCPRESETACTIVE        EventConfig `mapstructure:"TCPRESET_ACTIVE"`
 	TCPRESETNOSOCK        EventConfig `mapstructure:"TCPRESET_NOSOCK"`
 	TCPRESETPROCESS       EventConfig `mapstructure:"TCPRESET_PROCESS"`
@@ -2468,6 +2518,12 @@ func DefaultEventsConfig() EventsConfig {
 			Enabled: true,
 		},
 		PACKETLOSS: EventConfig{
+			Enabled: true,
+		},
+		SOCKETLATREADSLOW: EventConfig{
+			Enabled: true,
+		},
+		SOCKETLATWRITESLOW: EventConfig{
 			Enabled: true,
 		},
 		TCPRESETACTIVE: EventConfig{

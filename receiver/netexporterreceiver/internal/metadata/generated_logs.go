@@ -143,6 +143,102 @@ func newEventPACKETLOSS(cfg EventConfig) eventPACKETLOSS {
 	return e
 }
 
+type eventSOCKETLATREADSLOW struct {
+	data   plog.LogRecordSlice // data buffer for generated log records.
+	config EventConfig         // event config provided by user.
+}
+
+func (e *eventSOCKETLATREADSLOW) recordEvent(ctx context.Context, timestamp pcommon.Timestamp, cpuLogicalNumberAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, eventDurationAttributeValue int64, eventNameAttributeValue string, eventSuppressedAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, processPidAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, tcpStateAttributeValue string, threadNameAttributeValue string) {
+	if !e.config.Enabled {
+		return
+	}
+	dp := e.data.AppendEmpty()
+	dp.SetEventName("SOCKETLAT_READSLOW")
+	dp.SetTimestamp(timestamp)
+
+	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+		dp.SetTraceID(pcommon.TraceID(span.TraceID()))
+		dp.SetSpanID(pcommon.SpanID(span.SpanID()))
+	}
+	dp.Attributes().PutInt("cpu.logical_number", cpuLogicalNumberAttributeValue)
+	dp.Attributes().PutStr("destination.address", destinationAddressAttributeValue)
+	dp.Attributes().PutInt("destination.port", destinationPortAttributeValue)
+	dp.Attributes().PutInt("event.duration", eventDurationAttributeValue)
+	dp.Attributes().PutStr("event.name", eventNameAttributeValue)
+	dp.Attributes().PutInt("event.suppressed", eventSuppressedAttributeValue)
+	dp.Attributes().PutStr("network.transport", networkTransportAttributeValue)
+	dp.Attributes().PutStr("network.type", networkTypeAttributeValue)
+	dp.Attributes().PutInt("process.pid", processPidAttributeValue)
+	dp.Attributes().PutStr("source.address", sourceAddressAttributeValue)
+	dp.Attributes().PutInt("source.port", sourcePortAttributeValue)
+	dp.Attributes().PutStr("tcp.state", tcpStateAttributeValue)
+	dp.Attributes().PutStr("thread.name", threadNameAttributeValue)
+
+}
+
+// emit appends recorded event data to a events slice and prepares it for recording another set of log records.
+func (e *eventSOCKETLATREADSLOW) emit(lrs plog.LogRecordSlice) {
+	if e.config.Enabled && e.data.Len() > 0 {
+		e.data.MoveAndAppendTo(lrs)
+	}
+}
+
+func newEventSOCKETLATREADSLOW(cfg EventConfig) eventSOCKETLATREADSLOW {
+	e := eventSOCKETLATREADSLOW{config: cfg}
+	if cfg.Enabled {
+		e.data = plog.NewLogRecordSlice()
+	}
+	return e
+}
+
+type eventSOCKETLATWRITESLOW struct {
+	data   plog.LogRecordSlice // data buffer for generated log records.
+	config EventConfig         // event config provided by user.
+}
+
+func (e *eventSOCKETLATWRITESLOW) recordEvent(ctx context.Context, timestamp pcommon.Timestamp, cpuLogicalNumberAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, eventDurationAttributeValue int64, eventNameAttributeValue string, eventSuppressedAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, processPidAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, tcpStateAttributeValue string, threadNameAttributeValue string) {
+	if !e.config.Enabled {
+		return
+	}
+	dp := e.data.AppendEmpty()
+	dp.SetEventName("SOCKETLAT_WRITESLOW")
+	dp.SetTimestamp(timestamp)
+
+	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+		dp.SetTraceID(pcommon.TraceID(span.TraceID()))
+		dp.SetSpanID(pcommon.SpanID(span.SpanID()))
+	}
+	dp.Attributes().PutInt("cpu.logical_number", cpuLogicalNumberAttributeValue)
+	dp.Attributes().PutStr("destination.address", destinationAddressAttributeValue)
+	dp.Attributes().PutInt("destination.port", destinationPortAttributeValue)
+	dp.Attributes().PutInt("event.duration", eventDurationAttributeValue)
+	dp.Attributes().PutStr("event.name", eventNameAttributeValue)
+	dp.Attributes().PutInt("event.suppressed", eventSuppressedAttributeValue)
+	dp.Attributes().PutStr("network.transport", networkTransportAttributeValue)
+	dp.Attributes().PutStr("network.type", networkTypeAttributeValue)
+	dp.Attributes().PutInt("process.pid", processPidAttributeValue)
+	dp.Attributes().PutStr("source.address", sourceAddressAttributeValue)
+	dp.Attributes().PutInt("source.port", sourcePortAttributeValue)
+	dp.Attributes().PutStr("tcp.state", tcpStateAttributeValue)
+	dp.Attributes().PutStr("thread.name", threadNameAttributeValue)
+
+}
+
+// emit appends recorded event data to a events slice and prepares it for recording another set of log records.
+func (e *eventSOCKETLATWRITESLOW) emit(lrs plog.LogRecordSlice) {
+	if e.config.Enabled && e.data.Len() > 0 {
+		e.data.MoveAndAppendTo(lrs)
+	}
+}
+
+func newEventSOCKETLATWRITESLOW(cfg EventConfig) eventSOCKETLATWRITESLOW {
+	e := eventSOCKETLATWRITESLOW{config: cfg}
+	if cfg.Enabled {
+		e.data = plog.NewLogRecordSlice()
+	}
+	return e
+}
+
 type eventTCPRESETACTIVE struct {
 	data   plog.LogRecordSlice // data buffer for generated log records.
 	config EventConfig         // event config provided by user.
@@ -512,6 +608,8 @@ type LogsBuilder struct {
 	eventNETSOFTIRQEXECUTESLOW     eventNETSOFTIRQEXECUTESLOW
 	eventNETSOFTIRQSCHEDSLOW       eventNETSOFTIRQSCHEDSLOW
 	eventPACKETLOSS                eventPACKETLOSS
+	eventSOCKETLATREADSLOW         eventSOCKETLATREADSLOW
+	eventSOCKETLATWRITESLOW        eventSOCKETLATWRITESLOW
 	eventTCPRESETACTIVE            eventTCPRESETACTIVE
 	eventTCPRESETNOSOCK            eventTCPRESETNOSOCK
 	eventTCPRESETPROCESS           eventTCPRESETPROCESS
@@ -536,6 +634,8 @@ func NewLogsBuilder(lbc LogsBuilderConfig, settings receiver.Settings) *LogsBuil
 		eventNETSOFTIRQEXECUTESLOW:     newEventNETSOFTIRQEXECUTESLOW(lbc.Events.NETSOFTIRQEXECUTESLOW),
 		eventNETSOFTIRQSCHEDSLOW:       newEventNETSOFTIRQSCHEDSLOW(lbc.Events.NETSOFTIRQSCHEDSLOW),
 		eventPACKETLOSS:                newEventPACKETLOSS(lbc.Events.PACKETLOSS),
+		eventSOCKETLATREADSLOW:         newEventSOCKETLATREADSLOW(lbc.Events.SOCKETLATREADSLOW),
+		eventSOCKETLATWRITESLOW:        newEventSOCKETLATWRITESLOW(lbc.Events.SOCKETLATWRITESLOW),
 		eventTCPRESETACTIVE:            newEventTCPRESETACTIVE(lbc.Events.TCPRESETACTIVE),
 		eventTCPRESETNOSOCK:            newEventTCPRESETNOSOCK(lbc.Events.TCPRESETNOSOCK),
 		eventTCPRESETPROCESS:           newEventTCPRESETPROCESS(lbc.Events.TCPRESETPROCESS),
@@ -642,6 +742,8 @@ func (lb *LogsBuilder) EmitForResource(options ...ResourceLogsOption) {
 	lb.eventNETSOFTIRQEXECUTESLOW.emit(ils.LogRecords())
 	lb.eventNETSOFTIRQSCHEDSLOW.emit(ils.LogRecords())
 	lb.eventPACKETLOSS.emit(ils.LogRecords())
+	lb.eventSOCKETLATREADSLOW.emit(ils.LogRecords())
+	lb.eventSOCKETLATWRITESLOW.emit(ils.LogRecords())
 	lb.eventTCPRESETACTIVE.emit(ils.LogRecords())
 	lb.eventTCPRESETNOSOCK.emit(ils.LogRecords())
 	lb.eventTCPRESETPROCESS.emit(ils.LogRecords())
@@ -699,6 +801,16 @@ func (lb *LogsBuilder) RecordNETSOFTIRQSCHEDSLOWEvent(ctx context.Context, times
 // RecordPACKETLOSSEvent adds a log record of PACKETLOSS event.
 func (lb *LogsBuilder) RecordPACKETLOSSEvent(ctx context.Context, timestamp pcommon.Timestamp, destinationAddressAttributeValue string, destinationPortAttributeValue int64, eventLocationAttributeValue string, eventNameAttributeValue string, eventReasonAttributeValue string, eventStacktraceAttributeValue string, eventSuppressedAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, sourceAddressAttributeValue string, sourcePortAttributeValue int64) {
 	lb.eventPACKETLOSS.recordEvent(ctx, timestamp, destinationAddressAttributeValue, destinationPortAttributeValue, eventLocationAttributeValue, eventNameAttributeValue, eventReasonAttributeValue, eventStacktraceAttributeValue, eventSuppressedAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue, sourceAddressAttributeValue, sourcePortAttributeValue)
+}
+
+// RecordSOCKETLATREADSLOWEvent adds a log record of SOCKETLAT_READSLOW event.
+func (lb *LogsBuilder) RecordSOCKETLATREADSLOWEvent(ctx context.Context, timestamp pcommon.Timestamp, cpuLogicalNumberAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, eventDurationAttributeValue int64, eventNameAttributeValue string, eventSuppressedAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, processPidAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, tcpStateAttributeValue string, threadNameAttributeValue string) {
+	lb.eventSOCKETLATREADSLOW.recordEvent(ctx, timestamp, cpuLogicalNumberAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, eventDurationAttributeValue, eventNameAttributeValue, eventSuppressedAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue, processPidAttributeValue, sourceAddressAttributeValue, sourcePortAttributeValue, tcpStateAttributeValue, threadNameAttributeValue)
+}
+
+// RecordSOCKETLATWRITESLOWEvent adds a log record of SOCKETLAT_WRITESLOW event.
+func (lb *LogsBuilder) RecordSOCKETLATWRITESLOWEvent(ctx context.Context, timestamp pcommon.Timestamp, cpuLogicalNumberAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, eventDurationAttributeValue int64, eventNameAttributeValue string, eventSuppressedAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, processPidAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, tcpStateAttributeValue string, threadNameAttributeValue string) {
+	lb.eventSOCKETLATWRITESLOW.recordEvent(ctx, timestamp, cpuLogicalNumberAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, eventDurationAttributeValue, eventNameAttributeValue, eventSuppressedAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue, processPidAttributeValue, sourceAddressAttributeValue, sourcePortAttributeValue, tcpStateAttributeValue, threadNameAttributeValue)
 }
 
 // RecordTCPRESETACTIVEEvent adds a log record of TCPRESET_ACTIVE event.

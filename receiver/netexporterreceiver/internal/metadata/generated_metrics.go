@@ -247,6 +247,12 @@ var MetricsInfo = metricsInfo{
 	InspectorPodSlabtcpslabpagesperslab: metricInfo{
 		Name: "inspector_pod_slabtcpslabpagesperslab",
 	},
+	InspectorPodSocketlatencyread100ms: metricInfo{
+		Name: "inspector_pod_socketlatencyread100ms",
+	},
+	InspectorPodSocketlatencywrite100ms: metricInfo{
+		Name: "inspector_pod_socketlatencywrite100ms",
+	},
 	InspectorPodSoftnetdropped: metricInfo{
 		Name: "inspector_pod_softnetdropped",
 	},
@@ -445,6 +451,8 @@ type metricsInfo struct {
 	InspectorPodSlabtcpslabobjperslab        metricInfo
 	InspectorPodSlabtcpslabobjsize           metricInfo
 	InspectorPodSlabtcpslabpagesperslab      metricInfo
+	InspectorPodSocketlatencyread100ms       metricInfo
+	InspectorPodSocketlatencywrite100ms      metricInfo
 	InspectorPodSoftnetdropped               metricInfo
 	InspectorPodSoftnetprocessed             metricInfo
 	InspectorPodSoftnettimesqueeze           metricInfo
@@ -2912,6 +2920,110 @@ func (m *metricInspectorPodSlabtcpslabpagesperslab) emit(metrics pmetric.MetricS
 
 func newMetricInspectorPodSlabtcpslabpagesperslab(cfg InspectorPodSlabtcpslabpagesperslabMetricConfig) metricInspectorPodSlabtcpslabpagesperslab {
 	m := metricInspectorPodSlabtcpslabpagesperslab{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodSocketlatencyread100ms struct {
+	data     pmetric.Metric                                 // data buffer for generated metric.
+	config   InspectorPodSocketlatencyread100msMetricConfig // metric config provided by user.
+	capacity int                                            // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_socketlatencyread100ms metric with initial data.
+func (m *metricInspectorPodSocketlatencyread100ms) init() {
+	m.data.SetName("inspector_pod_socketlatencyread100ms")
+	m.data.SetDescription("Times a process took over 100 ms to read what had arrived in its TCP socket.")
+	m.data.SetUnit("{event}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodSocketlatencyread100ms) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodSocketlatencyread100ms) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodSocketlatencyread100ms) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodSocketlatencyread100ms(cfg InspectorPodSocketlatencyread100msMetricConfig) metricInspectorPodSocketlatencyread100ms {
+	m := metricInspectorPodSocketlatencyread100ms{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodSocketlatencywrite100ms struct {
+	data     pmetric.Metric                                  // data buffer for generated metric.
+	config   InspectorPodSocketlatencywrite100msMetricConfig // metric config provided by user.
+	capacity int                                             // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_socketlatencywrite100ms metric with initial data.
+func (m *metricInspectorPodSocketlatencywrite100ms) init() {
+	m.data.SetName("inspector_pod_socketlatencywrite100ms")
+	m.data.SetDescription("Times that what a process wrote to its TCP socket took over 100 ms until it was sent.")
+	m.data.SetUnit("{event}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodSocketlatencywrite100ms) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodSocketlatencywrite100ms) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodSocketlatencywrite100ms) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodSocketlatencywrite100ms(cfg InspectorPodSocketlatencywrite100msMetricConfig) metricInspectorPodSocketlatencywrite100ms {
+	m := metricInspectorPodSocketlatencywrite100ms{config: cfg}
 
 	if cfg.Enabled {
 		m.data = pmetric.NewMetric()
@@ -5598,6 +5710,8 @@ type MetricsBuilder struct {
 	metricInspectorPodSlabtcpslabobjperslab        metricInspectorPodSlabtcpslabobjperslab
 	metricInspectorPodSlabtcpslabobjsize           metricInspectorPodSlabtcpslabobjsize
 	metricInspectorPodSlabtcpslabpagesperslab      metricInspectorPodSlabtcpslabpagesperslab
+	metricInspectorPodSocketlatencyread100ms       metricInspectorPodSocketlatencyread100ms
+	metricInspectorPodSocketlatencywrite100ms      metricInspectorPodSocketlatencywrite100ms
 	metricInspectorPodSoftnetdropped               metricInspectorPodSoftnetdropped
 	metricInspectorPodSoftnetprocessed             metricInspectorPodSoftnetprocessed
 	metricInspectorPodSoftnettimesqueeze           metricInspectorPodSoftnettimesqueeze
@@ -5717,6 +5831,8 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricInspectorPodSlabtcpslabobjperslab:        newMetricInspectorPodSlabtcpslabobjperslab(mbc.Metrics.InspectorPodSlabtcpslabobjperslab),
 		metricInspectorPodSlabtcpslabobjsize:           newMetricInspectorPodSlabtcpslabobjsize(mbc.Metrics.InspectorPodSlabtcpslabobjsize),
 		metricInspectorPodSlabtcpslabpagesperslab:      newMetricInspectorPodSlabtcpslabpagesperslab(mbc.Metrics.InspectorPodSlabtcpslabpagesperslab),
+		metricInspectorPodSocketlatencyread100ms:       newMetricInspectorPodSocketlatencyread100ms(mbc.Metrics.InspectorPodSocketlatencyread100ms),
+		metricInspectorPodSocketlatencywrite100ms:      newMetricInspectorPodSocketlatencywrite100ms(mbc.Metrics.InspectorPodSocketlatencywrite100ms),
 		metricInspectorPodSoftnetdropped:               newMetricInspectorPodSoftnetdropped(mbc.Metrics.InspectorPodSoftnetdropped),
 		metricInspectorPodSoftnetprocessed:             newMetricInspectorPodSoftnetprocessed(mbc.Metrics.InspectorPodSoftnetprocessed),
 		metricInspectorPodSoftnettimesqueeze:           newMetricInspectorPodSoftnettimesqueeze(mbc.Metrics.InspectorPodSoftnettimesqueeze),
@@ -5932,6 +6048,8 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricInspectorPodSlabtcpslabobjperslab.emit(ils.Metrics())
 	mb.metricInspectorPodSlabtcpslabobjsize.emit(ils.Metrics())
 	mb.metricInspectorPodSlabtcpslabpagesperslab.emit(ils.Metrics())
+	mb.metricInspectorPodSocketlatencyread100ms.emit(ils.Metrics())
+	mb.metricInspectorPodSocketlatencywrite100ms.emit(ils.Metrics())
 	mb.metricInspectorPodSoftnetdropped.emit(ils.Metrics())
 	mb.metricInspectorPodSoftnetprocessed.emit(ils.Metrics())
 	mb.metricInspectorPodSoftnettimesqueeze.emit(ils.Metrics())
@@ -6231,6 +6349,16 @@ func (mb *MetricsBuilder) RecordInspectorPodSlabtcpslabobjsizeDataPoint(ts pcomm
 // RecordInspectorPodSlabtcpslabpagesperslabDataPoint adds a data point to inspector_pod_slabtcpslabpagesperslab metric.
 func (mb *MetricsBuilder) RecordInspectorPodSlabtcpslabpagesperslabDataPoint(ts pcommon.Timestamp, val int64) {
 	mb.metricInspectorPodSlabtcpslabpagesperslab.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodSocketlatencyread100msDataPoint adds a data point to inspector_pod_socketlatencyread100ms metric.
+func (mb *MetricsBuilder) RecordInspectorPodSocketlatencyread100msDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodSocketlatencyread100ms.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodSocketlatencywrite100msDataPoint adds a data point to inspector_pod_socketlatencywrite100ms metric.
+func (mb *MetricsBuilder) RecordInspectorPodSocketlatencywrite100msDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodSocketlatencywrite100ms.recordDataPoint(mb.startTime, ts, val)
 }
 
 // RecordInspectorPodSoftnetdroppedDataPoint adds a data point to inspector_pod_softnetdropped metric.

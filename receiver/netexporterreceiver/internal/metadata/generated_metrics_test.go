@@ -226,6 +226,12 @@ func TestMetricsBuilder(t *testing.T) {
 			mb.RecordInspectorPodSlabtcpslabpagesperslabDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordInspectorPodSocketlatencyread100msDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodSocketlatencywrite100msDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordInspectorPodSoftnetdroppedDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
@@ -1128,6 +1134,34 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, "Pages in one slab of the TCP cache.", mi.Description())
 					assert.Equal(t, "{page}", mi.Unit())
 					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_socketlatencyread100ms":
+					assert.False(t, validatedMetrics["inspector_pod_socketlatencyread100ms"], "Found a duplicate in the metrics slice: inspector_pod_socketlatencyread100ms")
+					validatedMetrics["inspector_pod_socketlatencyread100ms"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Times a process took over 100 ms to read what had arrived in its TCP socket.", mi.Description())
+					assert.Equal(t, "{event}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_socketlatencywrite100ms":
+					assert.False(t, validatedMetrics["inspector_pod_socketlatencywrite100ms"], "Found a duplicate in the metrics slice: inspector_pod_socketlatencywrite100ms")
+					validatedMetrics["inspector_pod_socketlatencywrite100ms"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Times that what a process wrote to its TCP socket took over 100 ms until it was sent.", mi.Description())
+					assert.Equal(t, "{event}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
 					assert.Equal(t, start, dp.StartTimestamp())
 					assert.Equal(t, ts, dp.Timestamp())
 					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())

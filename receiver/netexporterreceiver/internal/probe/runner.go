@@ -94,11 +94,7 @@ func tune(spec *ebpf.CollectionSpec, d Definition, set Settings, cfg Config, eve
 		return err
 	}
 	if d.Threshold != 0 {
-		threshold := d.Threshold
-		if cfg.Threshold != nil {
-			threshold = *cfg.Threshold
-		}
-		if err := spec.Variables[bpf.NetSoftirqVarThresholdNs].Set(uint64(threshold)); err != nil {
+		if err := tuneLatency(spec, d, cfg); err != nil {
 			return err
 		}
 	}
@@ -106,6 +102,31 @@ func tune(spec *ebpf.CollectionSpec, d Definition, set Settings, cfg Config, eve
 		return nil
 	}
 	return d.Tune(spec, set.Names, cfg)
+}
+
+// minTicks is the shortest latency that differs from none by the clock of ticks: MIN_TICKS of bpf/include/path.h.
+const minTicks = 2
+
+// tuneLatency sets the threshold, and the clock of the probes that have a choice.
+func tuneLatency(spec *ebpf.CollectionSpec, d Definition, cfg Config) error {
+	threshold := d.Threshold
+	if cfg.Threshold != nil {
+		threshold = *cfg.Threshold
+	}
+	if err := spec.Variables[bpf.NetSoftirqVarThresholdNs].Set(uint64(threshold)); err != nil || !d.Ticks {
+		return err
+	}
+	tick, err := kernel.Tick()
+	if err != nil {
+		return err
+	}
+	if !cfg.FullHistograms && threshold < minTicks*tick {
+		return fmt.Errorf("threshold: must be at least two ticks of this kernel's clock, %s, got %s; to measure less set full_histograms: true", minTicks*tick, threshold)
+	}
+	return errors.Join(
+		spec.Variables[bpf.SocketlatencyVarTickNs].Set(uint64(tick)),
+		spec.Variables[bpf.SocketlatencyVarFullHistograms].Set(cfg.FullHistograms),
+	)
 }
 
 // maxBatch is the most events that go into the pipeline at once.

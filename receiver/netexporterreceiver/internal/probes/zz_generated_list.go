@@ -14,6 +14,7 @@ func All() []probe.Definition {
 		NetSoftirq(),
 		PacketLoss(),
 		Slab(),
+		SocketLatency(),
 		Softnet(),
 		TCP(),
 		TCPExt(),

@@ -1,0 +1,179 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netexporterreceiver
+
+import (
+	"errors"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/netexporter/netexporter/internal/nettest"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/probe"
+)
+
+const (
+	read100ms  = "inspector_pod_socketlatencyread100ms"
+	write100ms = "inspector_pod_socketlatencywrite100ms"
+)
+
+// inEachMode runs a test with the clock of ticks and with full histograms, over IPv4 and IPv6.
+func inEachMode(t *testing.T, name string, hooks []string, test func(t *testing.T, r *rig, f nettest.Family)) {
+	for mode, full := range map[string]bool{"ticks": false, "full": true} {
+		for _, f := range nettest.Families() {
+			t.Run(mode+"/"+f.String(), func(t *testing.T) {
+				test(t, startPath(t, name, func(c *probe.Config) { c.FullHistograms = full }, hooks...), f)
+			})
+		}
+	}
+}
+
+// socketHooks are what the tests of socketlatency need.
+func socketHooks() []string { return []string{"arrival", "read", "sent", "write"} }
+
+// A reader that comes late counts once; one that finds nothing, or comes at once, does not.
+func TestLateReader(t *testing.T) {
+	inEachMode(t, "socketlatency", socketHooks(), func(t *testing.T, r *rig, f nettest.Family) {
+		p := nettest.New(t)
+		client, server := p.ConnectTCP(t, f)
+		before, sumBefore := r.histogram(t, "inspector_node_socketlatency", "read")
+		begin := time.Now()
+		send(t, client, 100)
+		unread(t, server, 100)
+		arrived := time.Now()
+		time.Sleep(late)
+		atLeast := time.Since(arrived)
+		receive(t, server, 100)
+		atMost := time.Since(begin)
+		after, sumAfter := r.histogram(t, "inspector_node_socketlatency", "read")
+		assert.EqualValues(t, 1, after-before)
+		within(t, sumAfter-sumBefore, atLeast, atMost)
+
+		// Nothing there to be read.
+		require.NoError(t, server.SetReadDeadline(time.Now().Add(late)))
+		_, err := server.Read(make([]byte, 1))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.NoError(t, server.SetReadDeadline(time.Time{}))
+		for range 3 {
+			send(t, client, 10)
+			receive(t, server, 10)
+		}
+		s := r.pass(t)
+		assert.EqualValues(t, 1, s[p.B.Inode][read100ms])
+		assert.Zero(t, s[p.A.Inode][read100ms])
+		assert.Zero(t, s[p.A.Inode][write100ms]+s[p.B.Inode][write100ms])
+		slowEvent{
+			in: p.B, name: "SOCKETLAT_READSLOW", family: f, state: "TCP_ESTABLISHED", own: true,
+			source: addr(server.LocalAddr()), destination: addr(server.RemoteAddr()), atLeast: atLeast, atMost: atMost,
+		}.check(t, r.onlyEvent(t, p.A, p.B))
+	})
+}
+
+// It is the oldest unread byte that waits, however many come after it.
+func TestReaderOfAStreamComesLate(t *testing.T) {
+	inEachMode(t, "socketlatency", socketHooks(), func(t *testing.T, r *rig, f nettest.Family) {
+		p := nettest.New(t)
+		client, server := p.ConnectTCP(t, f)
+		begin := time.Now()
+		send(t, client, 10)
+		unread(t, server, 10)
+		arrived := time.Now()
+		total := 10
+		for time.Since(arrived) < late {
+			time.Sleep(late / 10)
+			send(t, client, 10)
+			total += 10
+		}
+		unread(t, server, total)
+		atLeast := time.Since(arrived)
+		// In pieces: the rest has been waited for no longer once the first is read.
+		receive(t, server, 15)
+		atMost := time.Since(begin)
+		receive(t, server, total-15)
+		assert.EqualValues(t, 1, r.pass(t)[p.B.Inode][read100ms])
+		slowEvent{
+			in: p.B, name: "SOCKETLAT_READSLOW", family: f, state: "TCP_ESTABLISHED", own: true,
+			source: addr(server.LocalAddr()), destination: addr(server.RemoteAddr()), atLeast: atLeast, atMost: atMost,
+		}.check(t, r.onlyEvent(t, p.A, p.B))
+	})
+}
+
+// What is written to a peer whose window is closed waits for it to open.
+func TestWriteToAClosedWindow(t *testing.T) {
+	inEachMode(t, "socketlatency", socketHooks(), func(t *testing.T, r *rig, f nettest.Family) {
+		p := nettest.New(t)
+		client, server := p.ConnectTCP(t, f)
+		require.NoError(t, client.SetWriteBuffer(1<<17))
+		begin := time.Now()
+		total := fill(t, client)
+		stalled := time.Now()
+		time.Sleep(late)
+		atLeast := time.Since(stalled)
+		assert.Zero(t, r.pass(t)[p.A.Inode][write100ms], "it still waits")
+		receive(t, server, total)
+		atMost := time.Since(begin)
+		s := r.pass(t)
+		assert.EqualValues(t, 1, s[p.A.Inode][write100ms])
+		assert.Zero(t, s[p.B.Inode][write100ms])
+		nettest.Wait(t, "the event", func() bool { return len(r.events(p.A)) > 0 })
+		slowEvent{
+			in: p.A, name: "SOCKETLAT_WRITESLOW", family: f, state: "TCP_ESTABLISHED", own: true,
+			source: addr(client.LocalAddr()), destination: addr(client.RemoteAddr()), atLeast: atLeast, atMost: atMost,
+		}.check(t, r.onlyEvent(t, p.A))
+		n, sum := r.histogram(t, "inspector_node_socketlatency", "write")
+		assert.Positive(t, n)
+		assert.GreaterOrEqual(t, sum, atLeast-tick(t))
+	})
+}
+
+// fill writes until the peer has acknowledged all that was sent and its window takes no more, and returns how much.
+func fill(t testing.TB, conn *net.TCPConn) (total int) {
+	t.Helper()
+	onFD(t, conn, func(fd int) error {
+		for buf := make([]byte, 4096); total < 1<<24; {
+			n, err := unix.Write(fd, buf)
+			if errors.Is(err, unix.EAGAIN) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			total += n
+		}
+		return nil
+	})
+	nettest.Wait(t, "the window to close", func() bool {
+		unsent := queued(t, conn, unix.SIOCOUTQNSD)
+		return unsent > 0 && unsent == queued(t, conn, unix.SIOCOUTQ)
+	})
+	return total
+}
+
+// What is sent at once is not slow, even if the acknowledgment of what was sent before takes long.
+func TestWriteOverALongPath(t *testing.T) {
+	inEachMode(t, "socketlatency", socketHooks(), func(t *testing.T, r *rig, f nettest.Family) {
+		p := nettest.New(t)
+		client, server := p.ConnectTCP(t, f)
+		// 5,000 B/s: the second of two datagrams holds up the acknowledgment behind it.
+		tc(t, p.B, "qdisc", "add", "dev", nettest.Device, "root", "tbf", "rate", "40kbit", "burst", "1600", "limit", "100000")
+		sink := p.A.ListenUDP(t, f)
+		source := p.B.DialUDP(t, sink.LocalAddr().(*net.UDPAddr).AddrPort())
+		for range 3 {
+			_, err := source.Write(make([]byte, 1200))
+			require.NoError(t, err)
+		}
+		send(t, client, 10)
+		time.Sleep(late)
+		require.Positive(t, queued(t, client, unix.SIOCOUTQ), "the acknowledgment was not held up")
+		send(t, client, 10)
+		nettest.Wait(t, "the acknowledgment", func() bool { return queued(t, client, unix.SIOCOUTQ) == 0 })
+		receive(t, server, 20)
+		assert.Zero(t, r.pass(t)[p.A.Inode][write100ms])
+	})
+}
