@@ -313,6 +313,7 @@ struct proto {
 struct sk_buff {
 	union {
 		struct {
+			struct sk_buff *next;
 			union {
 				struct net_device *dev;
 			};

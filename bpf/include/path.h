@@ -16,6 +16,9 @@ const volatile __u64 tick_ns = 10000000;     /* NSEC_PER_SEC / HZ of the running
 /* Below this nothing is measured: the difference of two ticks may be one too many. */
 #define MIN_TICKS 2
 
+/* The most packets that are looked at of those that leave a queue at once. */
+#define MAX_DEQUEUED 16
+
 /* What took over 100 ms, by namespace. */
 struct slow_key {
 	struct netns_id netns;

@@ -28,6 +28,7 @@ const (
 	keyLocation           = "event.location"
 	keyPID                = "process.pid"
 	keyReason             = "event.reason"
+	keySection            = "event.section"
 	keySoftirqVector      = "softirq.vector"
 	keySourceAddress      = "source.address"
 	keySourcePort         = "source.port"
@@ -52,10 +53,10 @@ const (
 // res are the attributes of the record's resource: with the labels pod and namespace, once they are known, or without.
 //
 //	type=T [pod=P namespace=N] protocol=TCP saddr=A sport=1 daddr=B dport=2 [suppressed=9] [reason=R location=f+0x1  stacktrace:f+0x1 g+0x2 | state:S] [container=C | netns=NAME]
-//	type=T cpu=0 pid=1 comm=C [vector=V | command=C] latency=1.234ms [suppressed=9]
+//	type=T [pod=P namespace=N] [protocol=TCP saddr=A sport=1 daddr=B dport=2] cpu=0 pid=1 comm=C [vector=V | command=C | section=S] latency=1.234ms [suppressed=9] [container=C | netns=NAME]
 //
-// The second is that of events without a packet. The reason, the location and the stack are those of PACKETLOSS, the state that of TCPRESET_PROCESS; two spaces precede
-// stacktrace: and state:. container= or netns= tells whose network namespace it is where no pod is known.
+// The second is that of latencies; those of the node have no packet. The reason, the location and the stack are those of
+// PACKETLOSS, the state that of TCPRESET_PROCESS; two spaces precede stacktrace: and state:. container= or netns= tells whose network namespace it is where no pod is known.
 // A field whose attribute is missing or empty is left out, and a port with its address.
 //
 // The line cannot be broken or forged by a value: in each, and in each function of the stack, every byte that is no
@@ -89,6 +90,7 @@ func Append(dst []byte, res pcommon.Map, rec plog.LogRecord) []byte {
 	dst = appendField(dst, " comm=", text(attrs, keyThreadName))
 	dst = appendField(dst, " vector=", text(attrs, keySoftirqVector))
 	dst = appendField(dst, " command=", text(attrs, keyVirtioCommand))
+	dst = appendField(dst, " section=", text(attrs, keySection))
 	if v, ok := attrs.Get(keyDuration); ok {
 		dst = appendMilliseconds(append(dst, " latency="...), v.Int())
 	}

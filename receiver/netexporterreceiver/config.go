@@ -148,6 +148,8 @@ func (c *Config) metrics() metadata.MetricsConfig {
 		&m.InspectorPodTcpactiveopenes.Enabled,
 		&m.InspectorPodTcppassiveopenes.Enabled,
 		&m.InspectorPodTotalloss.Enabled,
+		&m.KernellatencyRxslow100ms.Enabled,
+		&m.KernellatencyTxslow100ms.Enabled,
 	} {
 		*enabled = false
 	}

@@ -160,14 +160,8 @@ func TestWriteOverALongPath(t *testing.T) {
 	inEachMode(t, "socketlatency", socketHooks(), func(t *testing.T, r *rig, f nettest.Family) {
 		p := nettest.New(t)
 		client, server := p.ConnectTCP(t, f)
-		// 5,000 B/s: the second of two datagrams holds up the acknowledgment behind it.
-		tc(t, p.B, "qdisc", "add", "dev", nettest.Device, "root", "tbf", "rate", "40kbit", "burst", "1600", "limit", "100000")
-		sink := p.A.ListenUDP(t, f)
-		source := p.B.DialUDP(t, sink.LocalAddr().(*net.UDPAddr).AddrPort())
-		for range 3 {
-			_, err := source.Write(make([]byte, 1200))
-			require.NoError(t, err)
-		}
+		shape(t, p.B)
+		congest(t, p.B, p.A, f) // the acknowledgment is behind
 		send(t, client, 10)
 		time.Sleep(late)
 		require.Positive(t, queued(t, client, unix.SIOCOUTQ), "the acknowledgment was not held up")

@@ -509,6 +509,46 @@ func (ms *InspectorPodIoiowritesyscallMetricConfig) Unmarshal(parser *confmap.Co
 	return nil
 }
 
+// InspectorPodKernellatencyRxslow100msMetricConfig provides config for the inspector_pod_kernellatency_rxslow100ms metric.
+type InspectorPodKernellatencyRxslow100msMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodKernellatencyRxslow100msMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodKernellatencyTxslow100msMetricConfig provides config for the inspector_pod_kernellatency_txslow100ms metric.
+type InspectorPodKernellatencyTxslow100msMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodKernellatencyTxslow100msMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // InspectorPodNetSoftirqExcuteslow100msMetricAttributeKey specifies the key of an attribute for the inspector_pod_net_softirq_excuteslow100ms metric.
 type InspectorPodNetSoftirqExcuteslow100msMetricAttributeKey string
 
@@ -2070,6 +2110,46 @@ func (ms *InspectorPodVirtcmdlatency100msMetricConfig) Unmarshal(parser *confmap
 	return nil
 }
 
+// KernellatencyRxslow100msMetricConfig provides config for the kernellatency_rxslow100ms metric.
+type KernellatencyRxslow100msMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *KernellatencyRxslow100msMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// KernellatencyTxslow100msMetricConfig provides config for the kernellatency_txslow100ms metric.
+type KernellatencyTxslow100msMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *KernellatencyTxslow100msMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // MetricsConfig provides config for netexporter metrics.
 type MetricsConfig struct {
 	InspectorNodeSlabtcpslabobjactive        InspectorNodeSlabtcpslabobjactiveMetricConfig        `mapstructure:"inspector_node_slabtcpslabobjactive"`
@@ -2097,6 +2177,8 @@ type MetricsConfig struct {
 	InspectorPodIoiowritebyres               InspectorPodIoiowritebyresMetricConfig               `mapstructure:"inspector_pod_ioiowritebyres"`
 	InspectorPodIoiowritebytes               InspectorPodIoiowritebytesMetricConfig               `mapstructure:"inspector_pod_ioiowritebytes"`
 	InspectorPodIoiowritesyscall             InspectorPodIoiowritesyscallMetricConfig             `mapstructure:"inspector_pod_ioiowritesyscall"`
+	InspectorPodKernellatencyRxslow100ms     InspectorPodKernellatencyRxslow100msMetricConfig     `mapstructure:"inspector_pod_kernellatency_rxslow100ms"`
+	InspectorPodKernellatencyTxslow100ms     InspectorPodKernellatencyTxslow100msMetricConfig     `mapstructure:"inspector_pod_kernellatency_txslow100ms"`
 	InspectorPodNetSoftirqExcuteslow100ms    InspectorPodNetSoftirqExcuteslow100msMetricConfig    `mapstructure:"inspector_pod_net_softirq_excuteslow100ms"`
 	InspectorPodNetSoftirqExecuteslow100ms   InspectorPodNetSoftirqExecuteslow100msMetricConfig   `mapstructure:"inspector_pod_net_softirq_executeslow100ms"`
 	InspectorPodNetSoftirqSchedslow100ms     InspectorPodNetSoftirqSchedslow100msMetricConfig     `mapstructure:"inspector_pod_net_softirq_schedslow100ms"`
@@ -2168,6 +2250,8 @@ type MetricsConfig struct {
 	InspectorPodUdprcvbuferrors              InspectorPodUdprcvbuferrorsMetricConfig              `mapstructure:"inspector_pod_udprcvbuferrors"`
 	InspectorPodUdpsndbuferrors              InspectorPodUdpsndbuferrorsMetricConfig              `mapstructure:"inspector_pod_udpsndbuferrors"`
 	InspectorPodVirtcmdlatency100ms          InspectorPodVirtcmdlatency100msMetricConfig          `mapstructure:"inspector_pod_virtcmdlatency100ms"`
+	KernellatencyRxslow100ms                 KernellatencyRxslow100msMetricConfig                 `mapstructure:"kernellatency_rxslow100ms"`
+	KernellatencyTxslow100ms                 KernellatencyTxslow100msMetricConfig                 `mapstructure:"kernellatency_txslow100ms"`
 }
 
 func DefaultMetricsConfig() MetricsConfig {
@@ -2245,6 +2329,12 @@ func DefaultMetricsConfig() MetricsConfig {
 			Enabled: true,
 		},
 		InspectorPodIoiowritesyscall: InspectorPodIoiowritesyscallMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodKernellatencyRxslow100ms: InspectorPodKernellatencyRxslow100msMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodKernellatencyTxslow100ms: InspectorPodKernellatencyTxslow100msMetricConfig{
 			Enabled: true,
 		},
 		InspectorPodNetSoftirqExcuteslow100ms: InspectorPodNetSoftirqExcuteslow100msMetricConfig{
@@ -2470,6 +2560,12 @@ func DefaultMetricsConfig() MetricsConfig {
 		InspectorPodVirtcmdlatency100ms: InspectorPodVirtcmdlatency100msMetricConfig{
 			Enabled: true,
 		},
+		KernellatencyRxslow100ms: KernellatencyRxslow100msMetricConfig{
+			Enabled: true,
+		},
+		KernellatencyTxslow100ms: KernellatencyTxslow100msMetricConfig{
+			Enabled: true,
+		},
 	}
 }
 
@@ -2494,6 +2590,8 @@ func (ec *EventConfig) Unmarshal(parser *confmap.Conf) error {
 
 // EventsConfig provides config for netexporter events.
 type EventsConfig struct {
+	KERNELLATRXSLOW       EventConfig `mapstructure:"KERNELLAT_RXSLOW"`
+	KERNELLATTXSLOW       EventConfig `mapstructure:"KERNELLAT_TXSLOW"`
 	NETSOFTIRQEXECUTESLOW EventConfig `mapstructure:"NETSOFTIRQ_EXECUTE_SLOW"`
 	NETSOFTIRQSCHEDSLOW   EventConfig `mapstructure:"NETSOFTIRQ_SCHED_SLOW"`
 	PACKETLOSS            EventConfig `mapstructure:"PACKETLOSS"`
@@ -2511,6 +2609,12 @@ type EventsConfig struct {
 
 func DefaultEventsConfig() EventsConfig {
 	return EventsConfig{
+		KERNELLATRXSLOW: EventConfig{
+			Enabled: true,
+		},
+		KERNELLATTXSLOW: EventConfig{
+			Enabled: true,
+		},
 		NETSOFTIRQEXECUTESLOW: EventConfig{
 			Enabled: true,
 		},

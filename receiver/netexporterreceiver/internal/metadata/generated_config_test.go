@@ -101,6 +101,12 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					InspectorPodIoiowritesyscall: InspectorPodIoiowritesyscallMetricConfig{
 						Enabled: true,
 					},
+					InspectorPodKernellatencyRxslow100ms: InspectorPodKernellatencyRxslow100msMetricConfig{
+						Enabled: true,
+					},
+					InspectorPodKernellatencyTxslow100ms: InspectorPodKernellatencyTxslow100msMetricConfig{
+						Enabled: true,
+					},
 					InspectorPodNetSoftirqExcuteslow100ms: InspectorPodNetSoftirqExcuteslow100msMetricConfig{
 						Enabled:             true,
 						AggregationStrategy: AggregationStrategySum,
@@ -322,6 +328,12 @@ func TestMetricsBuilderConfig(t *testing.T) {
 						Enabled: true,
 					},
 					InspectorPodVirtcmdlatency100ms: InspectorPodVirtcmdlatency100msMetricConfig{
+						Enabled: true,
+					},
+					KernellatencyRxslow100ms: KernellatencyRxslow100msMetricConfig{
+						Enabled: true,
+					},
+					KernellatencyTxslow100ms: KernellatencyTxslow100msMetricConfig{
 						Enabled: true,
 					},
 				},
@@ -416,6 +428,12 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					InspectorPodIoiowritesyscall: InspectorPodIoiowritesyscallMetricConfig{
 						Enabled: false,
 					},
+					InspectorPodKernellatencyRxslow100ms: InspectorPodKernellatencyRxslow100msMetricConfig{
+						Enabled: false,
+					},
+					InspectorPodKernellatencyTxslow100ms: InspectorPodKernellatencyTxslow100msMetricConfig{
+						Enabled: false,
+					},
 					InspectorPodNetSoftirqExcuteslow100ms: InspectorPodNetSoftirqExcuteslow100msMetricConfig{
 						Enabled:             false,
 						AggregationStrategy: AggregationStrategySum,
@@ -639,6 +657,12 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					InspectorPodVirtcmdlatency100ms: InspectorPodVirtcmdlatency100msMetricConfig{
 						Enabled: false,
 					},
+					KernellatencyRxslow100ms: KernellatencyRxslow100msMetricConfig{
+						Enabled: false,
+					},
+					KernellatencyTxslow100ms: KernellatencyTxslow100msMetricConfig{
+						Enabled: false,
+					},
 				},
 				ResourceAttributes: ResourceAttributesConfig{
 					ContainerID:        ResourceAttributeConfig{Enabled: false},
@@ -656,7 +680,7 @@ func TestMetricsBuilderConfig(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := loadMetricsBuilderConfig(t, tt.name)
-			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(InspectorNodeSlabtcpslabobjactiveMetricConfig{}, InspectorNodeSlabtcpslabobjnumMetricConfig{}, InspectorNodeSlabtcpslabobjperslabMetricConfig{}, InspectorNodeSlabtcpslabobjsizeMetricConfig{}, InspectorNodeSlabtcpslabpagesperslabMetricConfig{}, InspectorNodeSoftnetdroppedMetricConfig{}, InspectorNodeSoftnetprocessedMetricConfig{}, InspectorNodeSoftnettimesqueezeMetricConfig{}, InspectorPodAbnormalallossMetricConfig{}, InspectorPodConntrackdropMetricConfig{}, InspectorPodConntrackearlydropMetricConfig{}, InspectorPodConntrackentriesMetricConfig{}, InspectorPodConntrackfoundMetricConfig{}, InspectorPodConntrackignoreMetricConfig{}, InspectorPodConntrackinsertMetricConfig{}, InspectorPodConntrackinsertfailedMetricConfig{}, InspectorPodConntrackinvalidMetricConfig{}, InspectorPodConntracksearchrestartMetricConfig{}, InspectorPodFdopenfdMetricConfig{}, InspectorPodFdopensocketMetricConfig{}, InspectorPodIoioreadbytesMetricConfig{}, InspectorPodIoioreadsyscallMetricConfig{}, InspectorPodIoiowritebyresMetricConfig{}, InspectorPodIoiowritebytesMetricConfig{}, InspectorPodIoiowritesyscallMetricConfig{}, InspectorPodNetSoftirqExcuteslow100msMetricConfig{}, InspectorPodNetSoftirqExecuteslow100msMetricConfig{}, InspectorPodNetSoftirqSchedslow100msMetricConfig{}, InspectorPodNetdevrxbytesMetricConfig{}, InspectorPodNetdevrxdroppedMetricConfig{}, InspectorPodNetdevrxerrorsMetricConfig{}, InspectorPodNetdevrxpacketsMetricConfig{}, InspectorPodNetdevtxbytesMetricConfig{}, InspectorPodNetdevtxdroppedMetricConfig{}, InspectorPodNetdevtxerrorsMetricConfig{}, InspectorPodNetdevtxpacketsMetricConfig{}, InspectorPodPacketlossAbnormalMetricConfig{}, InspectorPodPacketlossByReasonMetricConfig{}, InspectorPodPacketlossTotalMetricConfig{}, InspectorPodSlabtcpslabobjactiveMetricConfig{}, InspectorPodSlabtcpslabobjnumMetricConfig{}, InspectorPodSlabtcpslabobjperslabMetricConfig{}, InspectorPodSlabtcpslabobjsizeMetricConfig{}, InspectorPodSlabtcpslabpagesperslabMetricConfig{}, InspectorPodSocketlatencyread100msMetricConfig{}, InspectorPodSocketlatencywrite100msMetricConfig{}, InspectorPodSoftnetdroppedMetricConfig{}, InspectorPodSoftnetprocessedMetricConfig{}, InspectorPodSoftnettimesqueezeMetricConfig{}, InspectorPodTcpactiveopenesMetricConfig{}, InspectorPodTcpactiveopensMetricConfig{}, InspectorPodTcpcurrestabMetricConfig{}, InspectorPodTcpestabresetsMetricConfig{}, InspectorPodTcpextlistendropsMetricConfig{}, InspectorPodTcpextlistenoverflowsMetricConfig{}, InspectorPodTcpextpawsestabrejectedMetricConfig{}, InspectorPodTcpexttcpabortoncloseMetricConfig{}, InspectorPodTcpexttcpabortondataMetricConfig{}, InspectorPodTcpexttcpabortonlingerMetricConfig{}, InspectorPodTcpexttcpabortonmemoryMetricConfig{}, InspectorPodTcpexttcpabortontimeoutMetricConfig{}, InspectorPodTcpexttcpackskippedchallengeMetricConfig{}, InspectorPodTcpexttcpackskippedfinwait2MetricConfig{}, InspectorPodTcpexttcpackskippedpawsMetricConfig{}, InspectorPodTcpexttcpackskippedseqMetricConfig{}, InspectorPodTcpexttcpackskippedsynrecvMetricConfig{}, InspectorPodTcpexttcpackskippedtimewaitMetricConfig{}, InspectorPodTcpexttcpfastretransMetricConfig{}, InspectorPodTcpexttcprcvqdropMetricConfig{}, InspectorPodTcpexttcpretransfailMetricConfig{}, InspectorPodTcpexttcpsynretransMetricConfig{}, InspectorPodTcpexttcptimeoutsMetricConfig{}, InspectorPodTcplistenacceptqueueMetricConfig{}, InspectorPodTcplistenacceptqueuefullMetricConfig{}, InspectorPodTcplistenacceptqueuelimitMetricConfig{}, InspectorPodTcplistensocketsMetricConfig{}, InspectorPodTcpoutrstsMetricConfig{}, InspectorPodTcppassiveopenesMetricConfig{}, InspectorPodTcppassiveopensMetricConfig{}, InspectorPodTcpresetMetricConfig{}, InspectorPodTcpretranssegsMetricConfig{}, InspectorPodTcpsummarytcpestablishedconnMetricConfig{}, InspectorPodTcpsummarytcprxqueueMetricConfig{}, InspectorPodTcpsummarytcptimewaitconnMetricConfig{}, InspectorPodTcpsummarytcptxqueueMetricConfig{}, InspectorPodTcptwrcvMetricConfig{}, InspectorPodTotallossMetricConfig{}, InspectorPodUdpignoredmultiMetricConfig{}, InspectorPodUdpincsumerrorsMetricConfig{}, InspectorPodUdpindatagramsMetricConfig{}, InspectorPodUdpinerrorsMetricConfig{}, InspectorPodUdpnoportsMetricConfig{}, InspectorPodUdpoutdatagramsMetricConfig{}, InspectorPodUdprcvbuferrorsMetricConfig{}, InspectorPodUdpsndbuferrorsMetricConfig{}, InspectorPodVirtcmdlatency100msMetricConfig{}, ResourceAttributeConfig{}))
+			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(InspectorNodeSlabtcpslabobjactiveMetricConfig{}, InspectorNodeSlabtcpslabobjnumMetricConfig{}, InspectorNodeSlabtcpslabobjperslabMetricConfig{}, InspectorNodeSlabtcpslabobjsizeMetricConfig{}, InspectorNodeSlabtcpslabpagesperslabMetricConfig{}, InspectorNodeSoftnetdroppedMetricConfig{}, InspectorNodeSoftnetprocessedMetricConfig{}, InspectorNodeSoftnettimesqueezeMetricConfig{}, InspectorPodAbnormalallossMetricConfig{}, InspectorPodConntrackdropMetricConfig{}, InspectorPodConntrackearlydropMetricConfig{}, InspectorPodConntrackentriesMetricConfig{}, InspectorPodConntrackfoundMetricConfig{}, InspectorPodConntrackignoreMetricConfig{}, InspectorPodConntrackinsertMetricConfig{}, InspectorPodConntrackinsertfailedMetricConfig{}, InspectorPodConntrackinvalidMetricConfig{}, InspectorPodConntracksearchrestartMetricConfig{}, InspectorPodFdopenfdMetricConfig{}, InspectorPodFdopensocketMetricConfig{}, InspectorPodIoioreadbytesMetricConfig{}, InspectorPodIoioreadsyscallMetricConfig{}, InspectorPodIoiowritebyresMetricConfig{}, InspectorPodIoiowritebytesMetricConfig{}, InspectorPodIoiowritesyscallMetricConfig{}, InspectorPodKernellatencyRxslow100msMetricConfig{}, InspectorPodKernellatencyTxslow100msMetricConfig{}, InspectorPodNetSoftirqExcuteslow100msMetricConfig{}, InspectorPodNetSoftirqExecuteslow100msMetricConfig{}, InspectorPodNetSoftirqSchedslow100msMetricConfig{}, InspectorPodNetdevrxbytesMetricConfig{}, InspectorPodNetdevrxdroppedMetricConfig{}, InspectorPodNetdevrxerrorsMetricConfig{}, InspectorPodNetdevrxpacketsMetricConfig{}, InspectorPodNetdevtxbytesMetricConfig{}, InspectorPodNetdevtxdroppedMetricConfig{}, InspectorPodNetdevtxerrorsMetricConfig{}, InspectorPodNetdevtxpacketsMetricConfig{}, InspectorPodPacketlossAbnormalMetricConfig{}, InspectorPodPacketlossByReasonMetricConfig{}, InspectorPodPacketlossTotalMetricConfig{}, InspectorPodSlabtcpslabobjactiveMetricConfig{}, InspectorPodSlabtcpslabobjnumMetricConfig{}, InspectorPodSlabtcpslabobjperslabMetricConfig{}, InspectorPodSlabtcpslabobjsizeMetricConfig{}, InspectorPodSlabtcpslabpagesperslabMetricConfig{}, InspectorPodSocketlatencyread100msMetricConfig{}, InspectorPodSocketlatencywrite100msMetricConfig{}, InspectorPodSoftnetdroppedMetricConfig{}, InspectorPodSoftnetprocessedMetricConfig{}, InspectorPodSoftnettimesqueezeMetricConfig{}, InspectorPodTcpactiveopenesMetricConfig{}, InspectorPodTcpactiveopensMetricConfig{}, InspectorPodTcpcurrestabMetricConfig{}, InspectorPodTcpestabresetsMetricConfig{}, InspectorPodTcpextlistendropsMetricConfig{}, InspectorPodTcpextlistenoverflowsMetricConfig{}, InspectorPodTcpextpawsestabrejectedMetricConfig{}, InspectorPodTcpexttcpabortoncloseMetricConfig{}, InspectorPodTcpexttcpabortondataMetricConfig{}, InspectorPodTcpexttcpabortonlingerMetricConfig{}, InspectorPodTcpexttcpabortonmemoryMetricConfig{}, InspectorPodTcpexttcpabortontimeoutMetricConfig{}, InspectorPodTcpexttcpackskippedchallengeMetricConfig{}, InspectorPodTcpexttcpackskippedfinwait2MetricConfig{}, InspectorPodTcpexttcpackskippedpawsMetricConfig{}, InspectorPodTcpexttcpackskippedseqMetricConfig{}, InspectorPodTcpexttcpackskippedsynrecvMetricConfig{}, InspectorPodTcpexttcpackskippedtimewaitMetricConfig{}, InspectorPodTcpexttcpfastretransMetricConfig{}, InspectorPodTcpexttcprcvqdropMetricConfig{}, InspectorPodTcpexttcpretransfailMetricConfig{}, InspectorPodTcpexttcpsynretransMetricConfig{}, InspectorPodTcpexttcptimeoutsMetricConfig{}, InspectorPodTcplistenacceptqueueMetricConfig{}, InspectorPodTcplistenacceptqueuefullMetricConfig{}, InspectorPodTcplistenacceptqueuelimitMetricConfig{}, InspectorPodTcplistensocketsMetricConfig{}, InspectorPodTcpoutrstsMetricConfig{}, InspectorPodTcppassiveopenesMetricConfig{}, InspectorPodTcppassiveopensMetricConfig{}, InspectorPodTcpresetMetricConfig{}, InspectorPodTcpretranssegsMetricConfig{}, InspectorPodTcpsummarytcpestablishedconnMetricConfig{}, InspectorPodTcpsummarytcprxqueueMetricConfig{}, InspectorPodTcpsummarytcptimewaitconnMetricConfig{}, InspectorPodTcpsummarytcptxqueueMetricConfig{}, InspectorPodTcptwrcvMetricConfig{}, InspectorPodTotallossMetricConfig{}, InspectorPodUdpignoredmultiMetricConfig{}, InspectorPodUdpincsumerrorsMetricConfig{}, InspectorPodUdpindatagramsMetricConfig{}, InspectorPodUdpinerrorsMetricConfig{}, InspectorPodUdpnoportsMetricConfig{}, InspectorPodUdpoutdatagramsMetricConfig{}, InspectorPodUdprcvbuferrorsMetricConfig{}, InspectorPodUdpsndbuferrorsMetricConfig{}, InspectorPodVirtcmdlatency100msMetricConfig{}, KernellatencyRxslow100msMetricConfig{}, KernellatencyTxslow100msMetricConfig{}, ResourceAttributeConfig{}))
 			require.Emptyf(t, diff, "Config mismatch (-expected +actual):\n%s", diff)
 		})
 	}

@@ -13,6 +13,104 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
+type eventKERNELLATRXSLOW struct {
+	data   plog.LogRecordSlice // data buffer for generated log records.
+	config EventConfig         // event config provided by user.
+}
+
+func (e *eventKERNELLATRXSLOW) recordEvent(ctx context.Context, timestamp pcommon.Timestamp, cpuLogicalNumberAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, eventDurationAttributeValue int64, eventNameAttributeValue string, eventSectionAttributeValue string, eventStacktraceAttributeValue string, eventSuppressedAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, processPidAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, threadNameAttributeValue string) {
+	if !e.config.Enabled {
+		return
+	}
+	dp := e.data.AppendEmpty()
+	dp.SetEventName("KERNELLAT_RXSLOW")
+	dp.SetTimestamp(timestamp)
+
+	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+		dp.SetTraceID(pcommon.TraceID(span.TraceID()))
+		dp.SetSpanID(pcommon.SpanID(span.SpanID()))
+	}
+	dp.Attributes().PutInt("cpu.logical_number", cpuLogicalNumberAttributeValue)
+	dp.Attributes().PutStr("destination.address", destinationAddressAttributeValue)
+	dp.Attributes().PutInt("destination.port", destinationPortAttributeValue)
+	dp.Attributes().PutInt("event.duration", eventDurationAttributeValue)
+	dp.Attributes().PutStr("event.name", eventNameAttributeValue)
+	dp.Attributes().PutStr("event.section", eventSectionAttributeValue)
+	dp.Attributes().PutStr("event.stacktrace", eventStacktraceAttributeValue)
+	dp.Attributes().PutInt("event.suppressed", eventSuppressedAttributeValue)
+	dp.Attributes().PutStr("network.transport", networkTransportAttributeValue)
+	dp.Attributes().PutStr("network.type", networkTypeAttributeValue)
+	dp.Attributes().PutInt("process.pid", processPidAttributeValue)
+	dp.Attributes().PutStr("source.address", sourceAddressAttributeValue)
+	dp.Attributes().PutInt("source.port", sourcePortAttributeValue)
+	dp.Attributes().PutStr("thread.name", threadNameAttributeValue)
+
+}
+
+// emit appends recorded event data to a events slice and prepares it for recording another set of log records.
+func (e *eventKERNELLATRXSLOW) emit(lrs plog.LogRecordSlice) {
+	if e.config.Enabled && e.data.Len() > 0 {
+		e.data.MoveAndAppendTo(lrs)
+	}
+}
+
+func newEventKERNELLATRXSLOW(cfg EventConfig) eventKERNELLATRXSLOW {
+	e := eventKERNELLATRXSLOW{config: cfg}
+	if cfg.Enabled {
+		e.data = plog.NewLogRecordSlice()
+	}
+	return e
+}
+
+type eventKERNELLATTXSLOW struct {
+	data   plog.LogRecordSlice // data buffer for generated log records.
+	config EventConfig         // event config provided by user.
+}
+
+func (e *eventKERNELLATTXSLOW) recordEvent(ctx context.Context, timestamp pcommon.Timestamp, cpuLogicalNumberAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, eventDurationAttributeValue int64, eventNameAttributeValue string, eventSectionAttributeValue string, eventStacktraceAttributeValue string, eventSuppressedAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, processPidAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, threadNameAttributeValue string) {
+	if !e.config.Enabled {
+		return
+	}
+	dp := e.data.AppendEmpty()
+	dp.SetEventName("KERNELLAT_TXSLOW")
+	dp.SetTimestamp(timestamp)
+
+	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+		dp.SetTraceID(pcommon.TraceID(span.TraceID()))
+		dp.SetSpanID(pcommon.SpanID(span.SpanID()))
+	}
+	dp.Attributes().PutInt("cpu.logical_number", cpuLogicalNumberAttributeValue)
+	dp.Attributes().PutStr("destination.address", destinationAddressAttributeValue)
+	dp.Attributes().PutInt("destination.port", destinationPortAttributeValue)
+	dp.Attributes().PutInt("event.duration", eventDurationAttributeValue)
+	dp.Attributes().PutStr("event.name", eventNameAttributeValue)
+	dp.Attributes().PutStr("event.section", eventSectionAttributeValue)
+	dp.Attributes().PutStr("event.stacktrace", eventStacktraceAttributeValue)
+	dp.Attributes().PutInt("event.suppressed", eventSuppressedAttributeValue)
+	dp.Attributes().PutStr("network.transport", networkTransportAttributeValue)
+	dp.Attributes().PutStr("network.type", networkTypeAttributeValue)
+	dp.Attributes().PutInt("process.pid", processPidAttributeValue)
+	dp.Attributes().PutStr("source.address", sourceAddressAttributeValue)
+	dp.Attributes().PutInt("source.port", sourcePortAttributeValue)
+	dp.Attributes().PutStr("thread.name", threadNameAttributeValue)
+
+}
+
+// emit appends recorded event data to a events slice and prepares it for recording another set of log records.
+func (e *eventKERNELLATTXSLOW) emit(lrs plog.LogRecordSlice) {
+	if e.config.Enabled && e.data.Len() > 0 {
+		e.data.MoveAndAppendTo(lrs)
+	}
+}
+
+func newEventKERNELLATTXSLOW(cfg EventConfig) eventKERNELLATTXSLOW {
+	e := eventKERNELLATTXSLOW{config: cfg}
+	if cfg.Enabled {
+		e.data = plog.NewLogRecordSlice()
+	}
+	return e
+}
+
 type eventNETSOFTIRQEXECUTESLOW struct {
 	data   plog.LogRecordSlice // data buffer for generated log records.
 	config EventConfig         // event config provided by user.
@@ -605,6 +703,8 @@ type LogsBuilder struct {
 	buildInfo                      component.BuildInfo // contains version information.
 	resourceAttributeIncludeFilter map[string]filter.Filter
 	resourceAttributeExcludeFilter map[string]filter.Filter
+	eventKERNELLATRXSLOW           eventKERNELLATRXSLOW
+	eventKERNELLATTXSLOW           eventKERNELLATTXSLOW
 	eventNETSOFTIRQEXECUTESLOW     eventNETSOFTIRQEXECUTESLOW
 	eventNETSOFTIRQSCHEDSLOW       eventNETSOFTIRQSCHEDSLOW
 	eventPACKETLOSS                eventPACKETLOSS
@@ -631,6 +731,8 @@ func NewLogsBuilder(lbc LogsBuilderConfig, settings receiver.Settings) *LogsBuil
 		logsBuffer:                     plog.NewLogs(),
 		logRecordsBuffer:               plog.NewLogRecordSlice(),
 		buildInfo:                      settings.BuildInfo,
+		eventKERNELLATRXSLOW:           newEventKERNELLATRXSLOW(lbc.Events.KERNELLATRXSLOW),
+		eventKERNELLATTXSLOW:           newEventKERNELLATTXSLOW(lbc.Events.KERNELLATTXSLOW),
 		eventNETSOFTIRQEXECUTESLOW:     newEventNETSOFTIRQEXECUTESLOW(lbc.Events.NETSOFTIRQEXECUTESLOW),
 		eventNETSOFTIRQSCHEDSLOW:       newEventNETSOFTIRQSCHEDSLOW(lbc.Events.NETSOFTIRQSCHEDSLOW),
 		eventPACKETLOSS:                newEventPACKETLOSS(lbc.Events.PACKETLOSS),
@@ -739,6 +841,8 @@ func (lb *LogsBuilder) EmitForResource(options ...ResourceLogsOption) {
 	ils := rl.ScopeLogs().AppendEmpty()
 	ils.Scope().SetName(ScopeName)
 	ils.Scope().SetVersion(lb.buildInfo.Version)
+	lb.eventKERNELLATRXSLOW.emit(ils.LogRecords())
+	lb.eventKERNELLATTXSLOW.emit(ils.LogRecords())
 	lb.eventNETSOFTIRQEXECUTESLOW.emit(ils.LogRecords())
 	lb.eventNETSOFTIRQSCHEDSLOW.emit(ils.LogRecords())
 	lb.eventPACKETLOSS.emit(ils.LogRecords())
@@ -786,6 +890,16 @@ func (lb *LogsBuilder) Emit(options ...ResourceLogsOption) plog.Logs {
 	logs := lb.logsBuffer
 	lb.logsBuffer = plog.NewLogs()
 	return logs
+}
+
+// RecordKERNELLATRXSLOWEvent adds a log record of KERNELLAT_RXSLOW event.
+func (lb *LogsBuilder) RecordKERNELLATRXSLOWEvent(ctx context.Context, timestamp pcommon.Timestamp, cpuLogicalNumberAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, eventDurationAttributeValue int64, eventNameAttributeValue string, eventSectionAttributeValue string, eventStacktraceAttributeValue string, eventSuppressedAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, processPidAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, threadNameAttributeValue string) {
+	lb.eventKERNELLATRXSLOW.recordEvent(ctx, timestamp, cpuLogicalNumberAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, eventDurationAttributeValue, eventNameAttributeValue, eventSectionAttributeValue, eventStacktraceAttributeValue, eventSuppressedAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue, processPidAttributeValue, sourceAddressAttributeValue, sourcePortAttributeValue, threadNameAttributeValue)
+}
+
+// RecordKERNELLATTXSLOWEvent adds a log record of KERNELLAT_TXSLOW event.
+func (lb *LogsBuilder) RecordKERNELLATTXSLOWEvent(ctx context.Context, timestamp pcommon.Timestamp, cpuLogicalNumberAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, eventDurationAttributeValue int64, eventNameAttributeValue string, eventSectionAttributeValue string, eventStacktraceAttributeValue string, eventSuppressedAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, processPidAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, threadNameAttributeValue string) {
+	lb.eventKERNELLATTXSLOW.recordEvent(ctx, timestamp, cpuLogicalNumberAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, eventDurationAttributeValue, eventNameAttributeValue, eventSectionAttributeValue, eventStacktraceAttributeValue, eventSuppressedAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue, processPidAttributeValue, sourceAddressAttributeValue, sourcePortAttributeValue, threadNameAttributeValue)
 }
 
 // RecordNETSOFTIRQEXECUTESLOWEvent adds a log record of NETSOFTIRQ_EXECUTE_SLOW event.

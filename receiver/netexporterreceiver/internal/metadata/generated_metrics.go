@@ -186,6 +186,12 @@ var MetricsInfo = metricsInfo{
 	InspectorPodIoiowritesyscall: metricInfo{
 		Name: "inspector_pod_ioiowritesyscall",
 	},
+	InspectorPodKernellatencyRxslow100ms: metricInfo{
+		Name: "inspector_pod_kernellatency_rxslow100ms",
+	},
+	InspectorPodKernellatencyTxslow100ms: metricInfo{
+		Name: "inspector_pod_kernellatency_txslow100ms",
+	},
 	InspectorPodNetSoftirqExcuteslow100ms: metricInfo{
 		Name:       "inspector_pod_net_softirq_excuteslow100ms",
 		Attributes: []string{"softirq_vector"},
@@ -404,6 +410,12 @@ var MetricsInfo = metricsInfo{
 	InspectorPodVirtcmdlatency100ms: metricInfo{
 		Name: "inspector_pod_virtcmdlatency100ms",
 	},
+	KernellatencyRxslow100ms: metricInfo{
+		Name: "kernellatency_rxslow100ms",
+	},
+	KernellatencyTxslow100ms: metricInfo{
+		Name: "kernellatency_txslow100ms",
+	},
 }
 
 type metricsInfo struct {
@@ -432,6 +444,8 @@ type metricsInfo struct {
 	InspectorPodIoiowritebyres               metricInfo
 	InspectorPodIoiowritebytes               metricInfo
 	InspectorPodIoiowritesyscall             metricInfo
+	InspectorPodKernellatencyRxslow100ms     metricInfo
+	InspectorPodKernellatencyTxslow100ms     metricInfo
 	InspectorPodNetSoftirqExcuteslow100ms    metricInfo
 	InspectorPodNetSoftirqExecuteslow100ms   metricInfo
 	InspectorPodNetSoftirqSchedslow100ms     metricInfo
@@ -503,6 +517,8 @@ type metricsInfo struct {
 	InspectorPodUdprcvbuferrors              metricInfo
 	InspectorPodUdpsndbuferrors              metricInfo
 	InspectorPodVirtcmdlatency100ms          metricInfo
+	KernellatencyRxslow100ms                 metricInfo
+	KernellatencyTxslow100ms                 metricInfo
 }
 
 type metricInfo struct {
@@ -1786,6 +1802,110 @@ func (m *metricInspectorPodIoiowritesyscall) emit(metrics pmetric.MetricSlice) {
 
 func newMetricInspectorPodIoiowritesyscall(cfg InspectorPodIoiowritesyscallMetricConfig) metricInspectorPodIoiowritesyscall {
 	m := metricInspectorPodIoiowritesyscall{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodKernellatencyRxslow100ms struct {
+	data     pmetric.Metric                                   // data buffer for generated metric.
+	config   InspectorPodKernellatencyRxslow100msMetricConfig // metric config provided by user.
+	capacity int                                              // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_kernellatency_rxslow100ms metric with initial data.
+func (m *metricInspectorPodKernellatencyRxslow100ms) init() {
+	m.data.SetName("inspector_pod_kernellatency_rxslow100ms")
+	m.data.SetDescription("TCP segments that the kernel took over 100 ms to receive.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodKernellatencyRxslow100ms) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodKernellatencyRxslow100ms) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodKernellatencyRxslow100ms) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodKernellatencyRxslow100ms(cfg InspectorPodKernellatencyRxslow100msMetricConfig) metricInspectorPodKernellatencyRxslow100ms {
+	m := metricInspectorPodKernellatencyRxslow100ms{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodKernellatencyTxslow100ms struct {
+	data     pmetric.Metric                                   // data buffer for generated metric.
+	config   InspectorPodKernellatencyTxslow100msMetricConfig // metric config provided by user.
+	capacity int                                              // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_kernellatency_txslow100ms metric with initial data.
+func (m *metricInspectorPodKernellatencyTxslow100ms) init() {
+	m.data.SetName("inspector_pod_kernellatency_txslow100ms")
+	m.data.SetDescription("TCP segments that the kernel took over 100 ms to send.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodKernellatencyTxslow100ms) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodKernellatencyTxslow100ms) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodKernellatencyTxslow100ms) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodKernellatencyTxslow100ms(cfg InspectorPodKernellatencyTxslow100msMetricConfig) metricInspectorPodKernellatencyTxslow100ms {
+	m := metricInspectorPodKernellatencyTxslow100ms{config: cfg}
 
 	if cfg.Enabled {
 		m.data = pmetric.NewMetric()
@@ -5656,6 +5776,110 @@ func newMetricInspectorPodVirtcmdlatency100ms(cfg InspectorPodVirtcmdlatency100m
 	return m
 }
 
+type metricKernellatencyRxslow100ms struct {
+	data     pmetric.Metric                       // data buffer for generated metric.
+	config   KernellatencyRxslow100msMetricConfig // metric config provided by user.
+	capacity int                                  // max observed number of data points added to the metric.
+}
+
+// init fills kernellatency_rxslow100ms metric with initial data.
+func (m *metricKernellatencyRxslow100ms) init() {
+	m.data.SetName("kernellatency_rxslow100ms")
+	m.data.SetDescription("TCP segments that the kernel took over 100 ms to receive (documented spelling of inspector_pod_kernellatency_rxslow100ms).")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricKernellatencyRxslow100ms) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricKernellatencyRxslow100ms) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricKernellatencyRxslow100ms) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricKernellatencyRxslow100ms(cfg KernellatencyRxslow100msMetricConfig) metricKernellatencyRxslow100ms {
+	m := metricKernellatencyRxslow100ms{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricKernellatencyTxslow100ms struct {
+	data     pmetric.Metric                       // data buffer for generated metric.
+	config   KernellatencyTxslow100msMetricConfig // metric config provided by user.
+	capacity int                                  // max observed number of data points added to the metric.
+}
+
+// init fills kernellatency_txslow100ms metric with initial data.
+func (m *metricKernellatencyTxslow100ms) init() {
+	m.data.SetName("kernellatency_txslow100ms")
+	m.data.SetDescription("TCP segments that the kernel took over 100 ms to send (documented spelling of inspector_pod_kernellatency_txslow100ms).")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricKernellatencyTxslow100ms) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricKernellatencyTxslow100ms) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricKernellatencyTxslow100ms) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricKernellatencyTxslow100ms(cfg KernellatencyTxslow100msMetricConfig) metricKernellatencyTxslow100ms {
+	m := metricKernellatencyTxslow100ms{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 // MetricsBuilder provides an interface for scrapers to report metrics while taking care of all the transformations
 // required to produce metric representation defined in metadata and user config.
 type MetricsBuilder struct {
@@ -5691,6 +5915,8 @@ type MetricsBuilder struct {
 	metricInspectorPodIoiowritebyres               metricInspectorPodIoiowritebyres
 	metricInspectorPodIoiowritebytes               metricInspectorPodIoiowritebytes
 	metricInspectorPodIoiowritesyscall             metricInspectorPodIoiowritesyscall
+	metricInspectorPodKernellatencyRxslow100ms     metricInspectorPodKernellatencyRxslow100ms
+	metricInspectorPodKernellatencyTxslow100ms     metricInspectorPodKernellatencyTxslow100ms
 	metricInspectorPodNetSoftirqExcuteslow100ms    metricInspectorPodNetSoftirqExcuteslow100ms
 	metricInspectorPodNetSoftirqExecuteslow100ms   metricInspectorPodNetSoftirqExecuteslow100ms
 	metricInspectorPodNetSoftirqSchedslow100ms     metricInspectorPodNetSoftirqSchedslow100ms
@@ -5762,6 +5988,8 @@ type MetricsBuilder struct {
 	metricInspectorPodUdprcvbuferrors              metricInspectorPodUdprcvbuferrors
 	metricInspectorPodUdpsndbuferrors              metricInspectorPodUdpsndbuferrors
 	metricInspectorPodVirtcmdlatency100ms          metricInspectorPodVirtcmdlatency100ms
+	metricKernellatencyRxslow100ms                 metricKernellatencyRxslow100ms
+	metricKernellatencyTxslow100ms                 metricKernellatencyTxslow100ms
 }
 
 // MetricBuilderOption applies changes to default metrics builder.
@@ -5812,6 +6040,8 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricInspectorPodIoiowritebyres:               newMetricInspectorPodIoiowritebyres(mbc.Metrics.InspectorPodIoiowritebyres),
 		metricInspectorPodIoiowritebytes:               newMetricInspectorPodIoiowritebytes(mbc.Metrics.InspectorPodIoiowritebytes),
 		metricInspectorPodIoiowritesyscall:             newMetricInspectorPodIoiowritesyscall(mbc.Metrics.InspectorPodIoiowritesyscall),
+		metricInspectorPodKernellatencyRxslow100ms:     newMetricInspectorPodKernellatencyRxslow100ms(mbc.Metrics.InspectorPodKernellatencyRxslow100ms),
+		metricInspectorPodKernellatencyTxslow100ms:     newMetricInspectorPodKernellatencyTxslow100ms(mbc.Metrics.InspectorPodKernellatencyTxslow100ms),
 		metricInspectorPodNetSoftirqExcuteslow100ms:    newMetricInspectorPodNetSoftirqExcuteslow100ms(mbc.Metrics.InspectorPodNetSoftirqExcuteslow100ms),
 		metricInspectorPodNetSoftirqExecuteslow100ms:   newMetricInspectorPodNetSoftirqExecuteslow100ms(mbc.Metrics.InspectorPodNetSoftirqExecuteslow100ms),
 		metricInspectorPodNetSoftirqSchedslow100ms:     newMetricInspectorPodNetSoftirqSchedslow100ms(mbc.Metrics.InspectorPodNetSoftirqSchedslow100ms),
@@ -5883,6 +6113,8 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricInspectorPodUdprcvbuferrors:              newMetricInspectorPodUdprcvbuferrors(mbc.Metrics.InspectorPodUdprcvbuferrors),
 		metricInspectorPodUdpsndbuferrors:              newMetricInspectorPodUdpsndbuferrors(mbc.Metrics.InspectorPodUdpsndbuferrors),
 		metricInspectorPodVirtcmdlatency100ms:          newMetricInspectorPodVirtcmdlatency100ms(mbc.Metrics.InspectorPodVirtcmdlatency100ms),
+		metricKernellatencyRxslow100ms:                 newMetricKernellatencyRxslow100ms(mbc.Metrics.KernellatencyRxslow100ms),
+		metricKernellatencyTxslow100ms:                 newMetricKernellatencyTxslow100ms(mbc.Metrics.KernellatencyTxslow100ms),
 		resourceAttributeIncludeFilter:                 make(map[string]filter.Filter),
 		resourceAttributeExcludeFilter:                 make(map[string]filter.Filter),
 	}
@@ -6029,6 +6261,8 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricInspectorPodIoiowritebyres.emit(ils.Metrics())
 	mb.metricInspectorPodIoiowritebytes.emit(ils.Metrics())
 	mb.metricInspectorPodIoiowritesyscall.emit(ils.Metrics())
+	mb.metricInspectorPodKernellatencyRxslow100ms.emit(ils.Metrics())
+	mb.metricInspectorPodKernellatencyTxslow100ms.emit(ils.Metrics())
 	mb.metricInspectorPodNetSoftirqExcuteslow100ms.emit(ils.Metrics())
 	mb.metricInspectorPodNetSoftirqExecuteslow100ms.emit(ils.Metrics())
 	mb.metricInspectorPodNetSoftirqSchedslow100ms.emit(ils.Metrics())
@@ -6100,6 +6334,8 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricInspectorPodUdprcvbuferrors.emit(ils.Metrics())
 	mb.metricInspectorPodUdpsndbuferrors.emit(ils.Metrics())
 	mb.metricInspectorPodVirtcmdlatency100ms.emit(ils.Metrics())
+	mb.metricKernellatencyRxslow100ms.emit(ils.Metrics())
+	mb.metricKernellatencyTxslow100ms.emit(ils.Metrics())
 
 	for _, op := range options {
 		op.apply(rm)
@@ -6254,6 +6490,16 @@ func (mb *MetricsBuilder) RecordInspectorPodIoiowritebytesDataPoint(ts pcommon.T
 // RecordInspectorPodIoiowritesyscallDataPoint adds a data point to inspector_pod_ioiowritesyscall metric.
 func (mb *MetricsBuilder) RecordInspectorPodIoiowritesyscallDataPoint(ts pcommon.Timestamp, val int64) {
 	mb.metricInspectorPodIoiowritesyscall.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodKernellatencyRxslow100msDataPoint adds a data point to inspector_pod_kernellatency_rxslow100ms metric.
+func (mb *MetricsBuilder) RecordInspectorPodKernellatencyRxslow100msDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodKernellatencyRxslow100ms.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodKernellatencyTxslow100msDataPoint adds a data point to inspector_pod_kernellatency_txslow100ms metric.
+func (mb *MetricsBuilder) RecordInspectorPodKernellatencyTxslow100msDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodKernellatencyTxslow100ms.recordDataPoint(mb.startTime, ts, val)
 }
 
 // RecordInspectorPodNetSoftirqExcuteslow100msDataPoint adds a data point to inspector_pod_net_softirq_excuteslow100ms metric.
@@ -6609,6 +6855,16 @@ func (mb *MetricsBuilder) RecordInspectorPodUdpsndbuferrorsDataPoint(ts pcommon.
 // RecordInspectorPodVirtcmdlatency100msDataPoint adds a data point to inspector_pod_virtcmdlatency100ms metric.
 func (mb *MetricsBuilder) RecordInspectorPodVirtcmdlatency100msDataPoint(ts pcommon.Timestamp, val int64) {
 	mb.metricInspectorPodVirtcmdlatency100ms.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordKernellatencyRxslow100msDataPoint adds a data point to kernellatency_rxslow100ms metric.
+func (mb *MetricsBuilder) RecordKernellatencyRxslow100msDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricKernellatencyRxslow100ms.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordKernellatencyTxslow100msDataPoint adds a data point to kernellatency_txslow100ms metric.
+func (mb *MetricsBuilder) RecordKernellatencyTxslow100msDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricKernellatencyTxslow100ms.recordDataPoint(mb.startTime, ts, val)
 }
 
 // Reset resets metrics builder to its initial state. It should be used when external metrics source is restarted,

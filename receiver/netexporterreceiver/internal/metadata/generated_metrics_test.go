@@ -157,6 +157,12 @@ func TestMetricsBuilder(t *testing.T) {
 			mb.RecordInspectorPodIoiowritesyscallDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordInspectorPodKernellatencyRxslow100msDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodKernellatencyTxslow100msDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordInspectorPodNetSoftirqExcuteslow100msDataPoint(ts, 1, "softirq_vector-val")
 			if tt.name == "reaggregate_set" {
 				mb.RecordInspectorPodNetSoftirqExcuteslow100msDataPoint(ts, 3, "softirq_vector-val-2")
@@ -383,6 +389,12 @@ func TestMetricsBuilder(t *testing.T) {
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordInspectorPodVirtcmdlatency100msDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordKernellatencyRxslow100msDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordKernellatencyTxslow100msDataPoint(ts, 1)
 
 			rb := mb.NewResourceBuilder()
 			rb.SetContainerID("container.id-val")
@@ -755,6 +767,34 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
 					assert.Equal(t, "Write system calls of the pod's processes.", mi.Description())
 					assert.Equal(t, "{call}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_kernellatency_rxslow100ms":
+					assert.False(t, validatedMetrics["inspector_pod_kernellatency_rxslow100ms"], "Found a duplicate in the metrics slice: inspector_pod_kernellatency_rxslow100ms")
+					validatedMetrics["inspector_pod_kernellatency_rxslow100ms"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "TCP segments that the kernel took over 100 ms to receive.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_kernellatency_txslow100ms":
+					assert.False(t, validatedMetrics["inspector_pod_kernellatency_txslow100ms"], "Found a duplicate in the metrics slice: inspector_pod_kernellatency_txslow100ms")
+					validatedMetrics["inspector_pod_kernellatency_txslow100ms"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "TCP segments that the kernel took over 100 ms to send.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
 					assert.True(t, mi.Sum().IsMonotonic())
 					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
 					dp := mi.Sum().DataPoints().At(0)
@@ -1876,6 +1916,34 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
 					assert.Equal(t, "Virtio-net control commands that took over 100 ms.", mi.Description())
 					assert.Equal(t, "{call}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "kernellatency_rxslow100ms":
+					assert.False(t, validatedMetrics["kernellatency_rxslow100ms"], "Found a duplicate in the metrics slice: kernellatency_rxslow100ms")
+					validatedMetrics["kernellatency_rxslow100ms"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "TCP segments that the kernel took over 100 ms to receive (documented spelling of inspector_pod_kernellatency_rxslow100ms).", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "kernellatency_txslow100ms":
+					assert.False(t, validatedMetrics["kernellatency_txslow100ms"], "Found a duplicate in the metrics slice: kernellatency_txslow100ms")
+					validatedMetrics["kernellatency_txslow100ms"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "TCP segments that the kernel took over 100 ms to send (documented spelling of inspector_pod_kernellatency_txslow100ms).", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
 					assert.True(t, mi.Sum().IsMonotonic())
 					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
 					dp := mi.Sum().DataPoints().At(0)

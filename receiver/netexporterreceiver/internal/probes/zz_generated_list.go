@@ -10,6 +10,7 @@ func All() []probe.Definition {
 		Conntrack(),
 		FD(),
 		IO(),
+		KernelLatency(),
 		NetDev(),
 		NetSoftirq(),
 		PacketLoss(),
