@@ -76,16 +76,28 @@ static __always_inline void slow_packet(void *ctx, struct sk_buff *skb, struct n
 SEC("tp_btf/netif_receive_skb")
 int receive__tp_btf(__u64 *ctx)
 {
-	stamp_packet((void *)ctx[0]);
+	struct sk_buff *skb = (void *)ctx[0];
+	__u32 tag;
+	struct slot *s = slot_of(ADDRESS(skb), &tag);
+
+	if (s) {
+		s->tag = tag;
+		s->stamp = stamp_now();
+	}
 	return 0;
 }
 
 /* A segment has come to its connection: tcp_rcv_established(), also from the backlog of the socket. */
 static __always_inline void on_delivery(__u64 *ctx, struct sock *sk, struct sk_buff *skb)
 {
-	__u32 age;
+	__u32 tag, age;
+	struct slot *s = slot_of(ADDRESS(skb), &tag);
 
-	if (!packet_age(skb, &age) || is_short(age))
+	if (!s || s->tag != tag)
+		return;
+	s->tag = 0;
+	age = stamp_now() - s->stamp;
+	if (is_short(age))
 		return;
 	slow_packet(ctx, skb, sock_net(sk), KERNEL_TYPE_RX,
 		    BPF_CORE_READ(sk, sk_lock.owned) ? KERNEL_SECTION_SOCKET : KERNEL_SECTION_UNKNOWN, stamp_ns(age));

@@ -116,6 +116,8 @@ type KernellatencySlot struct {
 	_     structs.HostLayout
 	Tag   uint32
 	Stamp uint32
+	Batch uint32
+	Pad   uint32
 }
 
 type KernellatencySlowKey struct {

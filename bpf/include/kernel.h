@@ -330,6 +330,14 @@ struct sk_buff {
 	unsigned char *data;
 };
 
+struct sk_buff_head {
+	__u32 qlen;
+};
+
+struct Qdisc {
+	struct sk_buff_head gso_skb; /* what a device did not take */
+};
+
 struct nsproxy {
 	struct net *net_ns;
 };

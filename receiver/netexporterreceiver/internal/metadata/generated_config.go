@@ -853,6 +853,46 @@ func (ms *InspectorPodNetdevtxpacketsMetricConfig) Unmarshal(parser *confmap.Con
 	return nil
 }
 
+// InspectorPodNetiftxlatQdiscslow100msMetricConfig provides config for the inspector_pod_netiftxlat_qdiscslow100ms metric.
+type InspectorPodNetiftxlatQdiscslow100msMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodNetiftxlatQdiscslow100msMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// InspectorPodNetiftxlatXmitslow100msMetricConfig provides config for the inspector_pod_netiftxlat_xmitslow100ms metric.
+type InspectorPodNetiftxlatXmitslow100msMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *InspectorPodNetiftxlatXmitslow100msMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // InspectorPodPacketlossAbnormalMetricConfig provides config for the inspector_pod_packetloss_abnormal metric.
 type InspectorPodPacketlossAbnormalMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -2190,6 +2230,8 @@ type MetricsConfig struct {
 	InspectorPodNetdevtxdropped              InspectorPodNetdevtxdroppedMetricConfig              `mapstructure:"inspector_pod_netdevtxdropped"`
 	InspectorPodNetdevtxerrors               InspectorPodNetdevtxerrorsMetricConfig               `mapstructure:"inspector_pod_netdevtxerrors"`
 	InspectorPodNetdevtxpackets              InspectorPodNetdevtxpacketsMetricConfig              `mapstructure:"inspector_pod_netdevtxpackets"`
+	InspectorPodNetiftxlatQdiscslow100ms     InspectorPodNetiftxlatQdiscslow100msMetricConfig     `mapstructure:"inspector_pod_netiftxlat_qdiscslow100ms"`
+	InspectorPodNetiftxlatXmitslow100ms      InspectorPodNetiftxlatXmitslow100msMetricConfig      `mapstructure:"inspector_pod_netiftxlat_xmitslow100ms"`
 	InspectorPodPacketlossAbnormal           InspectorPodPacketlossAbnormalMetricConfig           `mapstructure:"inspector_pod_packetloss_abnormal"`
 	InspectorPodPacketlossByReason           InspectorPodPacketlossByReasonMetricConfig           `mapstructure:"inspector_pod_packetloss_by_reason"`
 	InspectorPodPacketlossTotal              InspectorPodPacketlossTotalMetricConfig              `mapstructure:"inspector_pod_packetloss_total"`
@@ -2374,6 +2416,12 @@ func DefaultMetricsConfig() MetricsConfig {
 			Enabled: true,
 		},
 		InspectorPodNetdevtxpackets: InspectorPodNetdevtxpacketsMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodNetiftxlatQdiscslow100ms: InspectorPodNetiftxlatQdiscslow100msMetricConfig{
+			Enabled: true,
+		},
+		InspectorPodNetiftxlatXmitslow100ms: InspectorPodNetiftxlatXmitslow100msMetricConfig{
 			Enabled: true,
 		},
 		InspectorPodPacketlossAbnormal: InspectorPodPacketlossAbnormalMetricConfig{
@@ -2592,6 +2640,8 @@ func (ec *EventConfig) Unmarshal(parser *confmap.Conf) error {
 type EventsConfig struct {
 	KERNELLATRXSLOW       EventConfig `mapstructure:"KERNELLAT_RXSLOW"`
 	KERNELLATTXSLOW       EventConfig `mapstructure:"KERNELLAT_TXSLOW"`
+	NETIFTXLATQDISC       EventConfig `mapstructure:"NETIFTXLAT_QDISC"`
+	NETIFTXLATXMIT        EventConfig `mapstructure:"NETIFTXLAT_XMIT"`
 	NETSOFTIRQEXECUTESLOW EventConfig `mapstructure:"NETSOFTIRQ_EXECUTE_SLOW"`
 	NETSOFTIRQSCHEDSLOW   EventConfig `mapstructure:"NETSOFTIRQ_SCHED_SLOW"`
 	PACKETLOSS            EventConfig `mapstructure:"PACKETLOSS"`
@@ -2613,6 +2663,12 @@ func DefaultEventsConfig() EventsConfig {
 			Enabled: true,
 		},
 		KERNELLATTXSLOW: EventConfig{
+			Enabled: true,
+		},
+		NETIFTXLATQDISC: EventConfig{
+			Enabled: true,
+		},
+		NETIFTXLATXMIT: EventConfig{
 			Enabled: true,
 		},
 		NETSOFTIRQEXECUTESLOW: EventConfig{

@@ -111,6 +111,100 @@ func newEventKERNELLATTXSLOW(cfg EventConfig) eventKERNELLATTXSLOW {
 	return e
 }
 
+type eventNETIFTXLATQDISC struct {
+	data   plog.LogRecordSlice // data buffer for generated log records.
+	config EventConfig         // event config provided by user.
+}
+
+func (e *eventNETIFTXLATQDISC) recordEvent(ctx context.Context, timestamp pcommon.Timestamp, cpuLogicalNumberAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, eventDurationAttributeValue int64, eventNameAttributeValue string, eventSuppressedAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, processPidAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, threadNameAttributeValue string) {
+	if !e.config.Enabled {
+		return
+	}
+	dp := e.data.AppendEmpty()
+	dp.SetEventName("NETIFTXLAT_QDISC")
+	dp.SetTimestamp(timestamp)
+
+	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+		dp.SetTraceID(pcommon.TraceID(span.TraceID()))
+		dp.SetSpanID(pcommon.SpanID(span.SpanID()))
+	}
+	dp.Attributes().PutInt("cpu.logical_number", cpuLogicalNumberAttributeValue)
+	dp.Attributes().PutStr("destination.address", destinationAddressAttributeValue)
+	dp.Attributes().PutInt("destination.port", destinationPortAttributeValue)
+	dp.Attributes().PutInt("event.duration", eventDurationAttributeValue)
+	dp.Attributes().PutStr("event.name", eventNameAttributeValue)
+	dp.Attributes().PutInt("event.suppressed", eventSuppressedAttributeValue)
+	dp.Attributes().PutStr("network.transport", networkTransportAttributeValue)
+	dp.Attributes().PutStr("network.type", networkTypeAttributeValue)
+	dp.Attributes().PutInt("process.pid", processPidAttributeValue)
+	dp.Attributes().PutStr("source.address", sourceAddressAttributeValue)
+	dp.Attributes().PutInt("source.port", sourcePortAttributeValue)
+	dp.Attributes().PutStr("thread.name", threadNameAttributeValue)
+
+}
+
+// emit appends recorded event data to a events slice and prepares it for recording another set of log records.
+func (e *eventNETIFTXLATQDISC) emit(lrs plog.LogRecordSlice) {
+	if e.config.Enabled && e.data.Len() > 0 {
+		e.data.MoveAndAppendTo(lrs)
+	}
+}
+
+func newEventNETIFTXLATQDISC(cfg EventConfig) eventNETIFTXLATQDISC {
+	e := eventNETIFTXLATQDISC{config: cfg}
+	if cfg.Enabled {
+		e.data = plog.NewLogRecordSlice()
+	}
+	return e
+}
+
+type eventNETIFTXLATXMIT struct {
+	data   plog.LogRecordSlice // data buffer for generated log records.
+	config EventConfig         // event config provided by user.
+}
+
+func (e *eventNETIFTXLATXMIT) recordEvent(ctx context.Context, timestamp pcommon.Timestamp, cpuLogicalNumberAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, eventDurationAttributeValue int64, eventNameAttributeValue string, eventSuppressedAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, processPidAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, threadNameAttributeValue string) {
+	if !e.config.Enabled {
+		return
+	}
+	dp := e.data.AppendEmpty()
+	dp.SetEventName("NETIFTXLAT_XMIT")
+	dp.SetTimestamp(timestamp)
+
+	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+		dp.SetTraceID(pcommon.TraceID(span.TraceID()))
+		dp.SetSpanID(pcommon.SpanID(span.SpanID()))
+	}
+	dp.Attributes().PutInt("cpu.logical_number", cpuLogicalNumberAttributeValue)
+	dp.Attributes().PutStr("destination.address", destinationAddressAttributeValue)
+	dp.Attributes().PutInt("destination.port", destinationPortAttributeValue)
+	dp.Attributes().PutInt("event.duration", eventDurationAttributeValue)
+	dp.Attributes().PutStr("event.name", eventNameAttributeValue)
+	dp.Attributes().PutInt("event.suppressed", eventSuppressedAttributeValue)
+	dp.Attributes().PutStr("network.transport", networkTransportAttributeValue)
+	dp.Attributes().PutStr("network.type", networkTypeAttributeValue)
+	dp.Attributes().PutInt("process.pid", processPidAttributeValue)
+	dp.Attributes().PutStr("source.address", sourceAddressAttributeValue)
+	dp.Attributes().PutInt("source.port", sourcePortAttributeValue)
+	dp.Attributes().PutStr("thread.name", threadNameAttributeValue)
+
+}
+
+// emit appends recorded event data to a events slice and prepares it for recording another set of log records.
+func (e *eventNETIFTXLATXMIT) emit(lrs plog.LogRecordSlice) {
+	if e.config.Enabled && e.data.Len() > 0 {
+		e.data.MoveAndAppendTo(lrs)
+	}
+}
+
+func newEventNETIFTXLATXMIT(cfg EventConfig) eventNETIFTXLATXMIT {
+	e := eventNETIFTXLATXMIT{config: cfg}
+	if cfg.Enabled {
+		e.data = plog.NewLogRecordSlice()
+	}
+	return e
+}
+
 type eventNETSOFTIRQEXECUTESLOW struct {
 	data   plog.LogRecordSlice // data buffer for generated log records.
 	config EventConfig         // event config provided by user.
@@ -705,6 +799,8 @@ type LogsBuilder struct {
 	resourceAttributeExcludeFilter map[string]filter.Filter
 	eventKERNELLATRXSLOW           eventKERNELLATRXSLOW
 	eventKERNELLATTXSLOW           eventKERNELLATTXSLOW
+	eventNETIFTXLATQDISC           eventNETIFTXLATQDISC
+	eventNETIFTXLATXMIT            eventNETIFTXLATXMIT
 	eventNETSOFTIRQEXECUTESLOW     eventNETSOFTIRQEXECUTESLOW
 	eventNETSOFTIRQSCHEDSLOW       eventNETSOFTIRQSCHEDSLOW
 	eventPACKETLOSS                eventPACKETLOSS
@@ -733,6 +829,8 @@ func NewLogsBuilder(lbc LogsBuilderConfig, settings receiver.Settings) *LogsBuil
 		buildInfo:                      settings.BuildInfo,
 		eventKERNELLATRXSLOW:           newEventKERNELLATRXSLOW(lbc.Events.KERNELLATRXSLOW),
 		eventKERNELLATTXSLOW:           newEventKERNELLATTXSLOW(lbc.Events.KERNELLATTXSLOW),
+		eventNETIFTXLATQDISC:           newEventNETIFTXLATQDISC(lbc.Events.NETIFTXLATQDISC),
+		eventNETIFTXLATXMIT:            newEventNETIFTXLATXMIT(lbc.Events.NETIFTXLATXMIT),
 		eventNETSOFTIRQEXECUTESLOW:     newEventNETSOFTIRQEXECUTESLOW(lbc.Events.NETSOFTIRQEXECUTESLOW),
 		eventNETSOFTIRQSCHEDSLOW:       newEventNETSOFTIRQSCHEDSLOW(lbc.Events.NETSOFTIRQSCHEDSLOW),
 		eventPACKETLOSS:                newEventPACKETLOSS(lbc.Events.PACKETLOSS),
@@ -843,6 +941,8 @@ func (lb *LogsBuilder) EmitForResource(options ...ResourceLogsOption) {
 	ils.Scope().SetVersion(lb.buildInfo.Version)
 	lb.eventKERNELLATRXSLOW.emit(ils.LogRecords())
 	lb.eventKERNELLATTXSLOW.emit(ils.LogRecords())
+	lb.eventNETIFTXLATQDISC.emit(ils.LogRecords())
+	lb.eventNETIFTXLATXMIT.emit(ils.LogRecords())
 	lb.eventNETSOFTIRQEXECUTESLOW.emit(ils.LogRecords())
 	lb.eventNETSOFTIRQSCHEDSLOW.emit(ils.LogRecords())
 	lb.eventPACKETLOSS.emit(ils.LogRecords())
@@ -900,6 +1000,16 @@ func (lb *LogsBuilder) RecordKERNELLATRXSLOWEvent(ctx context.Context, timestamp
 // RecordKERNELLATTXSLOWEvent adds a log record of KERNELLAT_TXSLOW event.
 func (lb *LogsBuilder) RecordKERNELLATTXSLOWEvent(ctx context.Context, timestamp pcommon.Timestamp, cpuLogicalNumberAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, eventDurationAttributeValue int64, eventNameAttributeValue string, eventSectionAttributeValue string, eventStacktraceAttributeValue string, eventSuppressedAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, processPidAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, threadNameAttributeValue string) {
 	lb.eventKERNELLATTXSLOW.recordEvent(ctx, timestamp, cpuLogicalNumberAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, eventDurationAttributeValue, eventNameAttributeValue, eventSectionAttributeValue, eventStacktraceAttributeValue, eventSuppressedAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue, processPidAttributeValue, sourceAddressAttributeValue, sourcePortAttributeValue, threadNameAttributeValue)
+}
+
+// RecordNETIFTXLATQDISCEvent adds a log record of NETIFTXLAT_QDISC event.
+func (lb *LogsBuilder) RecordNETIFTXLATQDISCEvent(ctx context.Context, timestamp pcommon.Timestamp, cpuLogicalNumberAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, eventDurationAttributeValue int64, eventNameAttributeValue string, eventSuppressedAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, processPidAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, threadNameAttributeValue string) {
+	lb.eventNETIFTXLATQDISC.recordEvent(ctx, timestamp, cpuLogicalNumberAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, eventDurationAttributeValue, eventNameAttributeValue, eventSuppressedAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue, processPidAttributeValue, sourceAddressAttributeValue, sourcePortAttributeValue, threadNameAttributeValue)
+}
+
+// RecordNETIFTXLATXMITEvent adds a log record of NETIFTXLAT_XMIT event.
+func (lb *LogsBuilder) RecordNETIFTXLATXMITEvent(ctx context.Context, timestamp pcommon.Timestamp, cpuLogicalNumberAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, eventDurationAttributeValue int64, eventNameAttributeValue string, eventSuppressedAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, processPidAttributeValue int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, threadNameAttributeValue string) {
+	lb.eventNETIFTXLATXMIT.recordEvent(ctx, timestamp, cpuLogicalNumberAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, eventDurationAttributeValue, eventNameAttributeValue, eventSuppressedAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue, processPidAttributeValue, sourceAddressAttributeValue, sourcePortAttributeValue, threadNameAttributeValue)
 }
 
 // RecordNETSOFTIRQEXECUTESLOWEvent adds a log record of NETSOFTIRQ_EXECUTE_SLOW event.

@@ -228,6 +228,12 @@ var MetricsInfo = metricsInfo{
 	InspectorPodNetdevtxpackets: metricInfo{
 		Name: "inspector_pod_netdevtxpackets",
 	},
+	InspectorPodNetiftxlatQdiscslow100ms: metricInfo{
+		Name: "inspector_pod_netiftxlat_qdiscslow100ms",
+	},
+	InspectorPodNetiftxlatXmitslow100ms: metricInfo{
+		Name: "inspector_pod_netiftxlat_xmitslow100ms",
+	},
 	InspectorPodPacketlossAbnormal: metricInfo{
 		Name: "inspector_pod_packetloss_abnormal",
 	},
@@ -457,6 +463,8 @@ type metricsInfo struct {
 	InspectorPodNetdevtxdropped              metricInfo
 	InspectorPodNetdevtxerrors               metricInfo
 	InspectorPodNetdevtxpackets              metricInfo
+	InspectorPodNetiftxlatQdiscslow100ms     metricInfo
+	InspectorPodNetiftxlatXmitslow100ms      metricInfo
 	InspectorPodPacketlossAbnormal           metricInfo
 	InspectorPodPacketlossByReason           metricInfo
 	InspectorPodPacketlossTotal              metricInfo
@@ -2595,6 +2603,110 @@ func (m *metricInspectorPodNetdevtxpackets) emit(metrics pmetric.MetricSlice) {
 
 func newMetricInspectorPodNetdevtxpackets(cfg InspectorPodNetdevtxpacketsMetricConfig) metricInspectorPodNetdevtxpackets {
 	m := metricInspectorPodNetdevtxpackets{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodNetiftxlatQdiscslow100ms struct {
+	data     pmetric.Metric                                   // data buffer for generated metric.
+	config   InspectorPodNetiftxlatQdiscslow100msMetricConfig // metric config provided by user.
+	capacity int                                              // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_netiftxlat_qdiscslow100ms metric with initial data.
+func (m *metricInspectorPodNetiftxlatQdiscslow100ms) init() {
+	m.data.SetName("inspector_pod_netiftxlat_qdiscslow100ms")
+	m.data.SetDescription("Packets that were in the queueing discipline of a device for over 100 ms.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodNetiftxlatQdiscslow100ms) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodNetiftxlatQdiscslow100ms) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodNetiftxlatQdiscslow100ms) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodNetiftxlatQdiscslow100ms(cfg InspectorPodNetiftxlatQdiscslow100msMetricConfig) metricInspectorPodNetiftxlatQdiscslow100ms {
+	m := metricInspectorPodNetiftxlatQdiscslow100ms{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricInspectorPodNetiftxlatXmitslow100ms struct {
+	data     pmetric.Metric                                  // data buffer for generated metric.
+	config   InspectorPodNetiftxlatXmitslow100msMetricConfig // metric config provided by user.
+	capacity int                                             // max observed number of data points added to the metric.
+}
+
+// init fills inspector_pod_netiftxlat_xmitslow100ms metric with initial data.
+func (m *metricInspectorPodNetiftxlatXmitslow100ms) init() {
+	m.data.SetName("inspector_pod_netiftxlat_xmitslow100ms")
+	m.data.SetDescription("Packets that waited over 100 ms for a busy device after they had left the queueing discipline.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricInspectorPodNetiftxlatXmitslow100ms) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricInspectorPodNetiftxlatXmitslow100ms) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricInspectorPodNetiftxlatXmitslow100ms) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricInspectorPodNetiftxlatXmitslow100ms(cfg InspectorPodNetiftxlatXmitslow100msMetricConfig) metricInspectorPodNetiftxlatXmitslow100ms {
+	m := metricInspectorPodNetiftxlatXmitslow100ms{config: cfg}
 
 	if cfg.Enabled {
 		m.data = pmetric.NewMetric()
@@ -5928,6 +6040,8 @@ type MetricsBuilder struct {
 	metricInspectorPodNetdevtxdropped              metricInspectorPodNetdevtxdropped
 	metricInspectorPodNetdevtxerrors               metricInspectorPodNetdevtxerrors
 	metricInspectorPodNetdevtxpackets              metricInspectorPodNetdevtxpackets
+	metricInspectorPodNetiftxlatQdiscslow100ms     metricInspectorPodNetiftxlatQdiscslow100ms
+	metricInspectorPodNetiftxlatXmitslow100ms      metricInspectorPodNetiftxlatXmitslow100ms
 	metricInspectorPodPacketlossAbnormal           metricInspectorPodPacketlossAbnormal
 	metricInspectorPodPacketlossByReason           metricInspectorPodPacketlossByReason
 	metricInspectorPodPacketlossTotal              metricInspectorPodPacketlossTotal
@@ -6053,6 +6167,8 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricInspectorPodNetdevtxdropped:              newMetricInspectorPodNetdevtxdropped(mbc.Metrics.InspectorPodNetdevtxdropped),
 		metricInspectorPodNetdevtxerrors:               newMetricInspectorPodNetdevtxerrors(mbc.Metrics.InspectorPodNetdevtxerrors),
 		metricInspectorPodNetdevtxpackets:              newMetricInspectorPodNetdevtxpackets(mbc.Metrics.InspectorPodNetdevtxpackets),
+		metricInspectorPodNetiftxlatQdiscslow100ms:     newMetricInspectorPodNetiftxlatQdiscslow100ms(mbc.Metrics.InspectorPodNetiftxlatQdiscslow100ms),
+		metricInspectorPodNetiftxlatXmitslow100ms:      newMetricInspectorPodNetiftxlatXmitslow100ms(mbc.Metrics.InspectorPodNetiftxlatXmitslow100ms),
 		metricInspectorPodPacketlossAbnormal:           newMetricInspectorPodPacketlossAbnormal(mbc.Metrics.InspectorPodPacketlossAbnormal),
 		metricInspectorPodPacketlossByReason:           newMetricInspectorPodPacketlossByReason(mbc.Metrics.InspectorPodPacketlossByReason),
 		metricInspectorPodPacketlossTotal:              newMetricInspectorPodPacketlossTotal(mbc.Metrics.InspectorPodPacketlossTotal),
@@ -6274,6 +6390,8 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricInspectorPodNetdevtxdropped.emit(ils.Metrics())
 	mb.metricInspectorPodNetdevtxerrors.emit(ils.Metrics())
 	mb.metricInspectorPodNetdevtxpackets.emit(ils.Metrics())
+	mb.metricInspectorPodNetiftxlatQdiscslow100ms.emit(ils.Metrics())
+	mb.metricInspectorPodNetiftxlatXmitslow100ms.emit(ils.Metrics())
 	mb.metricInspectorPodPacketlossAbnormal.emit(ils.Metrics())
 	mb.metricInspectorPodPacketlossByReason.emit(ils.Metrics())
 	mb.metricInspectorPodPacketlossTotal.emit(ils.Metrics())
@@ -6555,6 +6673,16 @@ func (mb *MetricsBuilder) RecordInspectorPodNetdevtxerrorsDataPoint(ts pcommon.T
 // RecordInspectorPodNetdevtxpacketsDataPoint adds a data point to inspector_pod_netdevtxpackets metric.
 func (mb *MetricsBuilder) RecordInspectorPodNetdevtxpacketsDataPoint(ts pcommon.Timestamp, val int64) {
 	mb.metricInspectorPodNetdevtxpackets.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodNetiftxlatQdiscslow100msDataPoint adds a data point to inspector_pod_netiftxlat_qdiscslow100ms metric.
+func (mb *MetricsBuilder) RecordInspectorPodNetiftxlatQdiscslow100msDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodNetiftxlatQdiscslow100ms.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordInspectorPodNetiftxlatXmitslow100msDataPoint adds a data point to inspector_pod_netiftxlat_xmitslow100ms metric.
+func (mb *MetricsBuilder) RecordInspectorPodNetiftxlatXmitslow100msDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricInspectorPodNetiftxlatXmitslow100ms.recordDataPoint(mb.startTime, ts, val)
 }
 
 // RecordInspectorPodPacketlossAbnormalDataPoint adds a data point to inspector_pod_packetloss_abnormal metric.

@@ -205,6 +205,12 @@ func TestMetricsBuilder(t *testing.T) {
 			mb.RecordInspectorPodNetdevtxpacketsDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordInspectorPodNetiftxlatQdiscslow100msDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordInspectorPodNetiftxlatXmitslow100msDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordInspectorPodPacketlossAbnormalDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
@@ -1038,6 +1044,34 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
 					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
 					assert.Equal(t, "Packets sent successfully by the interfaces.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_netiftxlat_qdiscslow100ms":
+					assert.False(t, validatedMetrics["inspector_pod_netiftxlat_qdiscslow100ms"], "Found a duplicate in the metrics slice: inspector_pod_netiftxlat_qdiscslow100ms")
+					validatedMetrics["inspector_pod_netiftxlat_qdiscslow100ms"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Packets that were in the queueing discipline of a device for over 100 ms.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "inspector_pod_netiftxlat_xmitslow100ms":
+					assert.False(t, validatedMetrics["inspector_pod_netiftxlat_xmitslow100ms"], "Found a duplicate in the metrics slice: inspector_pod_netiftxlat_xmitslow100ms")
+					validatedMetrics["inspector_pod_netiftxlat_xmitslow100ms"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Packets that waited over 100 ms for a busy device after they had left the queueing discipline.", mi.Description())
 					assert.Equal(t, "{packet}", mi.Unit())
 					assert.True(t, mi.Sum().IsMonotonic())
 					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())

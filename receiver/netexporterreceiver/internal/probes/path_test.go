@@ -28,6 +28,21 @@ func FuzzDecodeSocketlatency(f *testing.F) {
 	})
 }
 
+func FuzzDecodeNetiftxlat(f *testing.F) {
+	record := make([]byte, unsafe.Sizeof(bpf.NetiftxlatEvent{}))
+	f.Add(record)
+	f.Add(record[:50])
+	unknown := slices.Clone(record)
+	binary.NativeEndian.PutUint32(unknown[unsafe.Offsetof(bpf.NetiftxlatEvent{}.Type):], 7)
+	f.Add(unknown)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var e probe.Event
+		if decodeNetiftxlat(raw, &e) == nil && e.Type > 1 {
+			t.Fatalf("decoded the unknown type %d", e.Type)
+		}
+	})
+}
+
 func FuzzDecodeKernellatency(f *testing.F) {
 	record := make([]byte, unsafe.Sizeof(bpf.KernellatencyEvent{}))
 	f.Add(record)

@@ -12,6 +12,7 @@ func All() []probe.Definition {
 		IO(),
 		KernelLatency(),
 		NetDev(),
+		NetIfTxLat(),
 		NetSoftirq(),
 		PacketLoss(),
 		Slab(),

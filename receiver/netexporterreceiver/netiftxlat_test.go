@@ -1,0 +1,52 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netexporterreceiver
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/netexporter/netexporter/internal/nettest"
+)
+
+const (
+	qdiscslow100ms = "inspector_pod_netiftxlat_qdiscslow100ms"
+	xmitslow100ms  = "inspector_pod_netiftxlat_xmitslow100ms"
+)
+
+// A token bucket holds packets up: two datagrams and the segment behind them.
+func TestSlowQueueingDiscipline(t *testing.T) {
+	inEachMode(t, "netiftxlat", []string{"dequeue", "enqueue"}, func(t *testing.T, r *rig, f nettest.Family) {
+		p := nettest.New(t)
+		client, server := p.ConnectTCP(t, f)
+		shape(t, p.A)
+		before, sumBefore := r.histogram(t, "inspector_node_netiftxlat", "qdisc")
+		begin := time.Now()
+		congest(t, p.A, p.B, f)
+		send(t, client, 100)
+		receive(t, server, 100)
+		atMost := time.Since(begin)
+		s := r.pass(t)
+		assert.EqualValues(t, 3, s[p.A.Inode][qdiscslow100ms])
+		assert.Zero(t, s[p.A.Inode][xmitslow100ms]+s[p.B.Inode][xmitslow100ms]+s[p.B.Inode][qdiscslow100ms])
+		after, sumAfter := r.histogram(t, "inspector_node_netiftxlat", "qdisc")
+		assert.GreaterOrEqual(t, after-before, uint64(3))
+		assert.GreaterOrEqual(t, sumAfter-sumBefore, 300*time.Millisecond)
+		assert.LessOrEqual(t, sumAfter-sumBefore, time.Duration(after-before)*(atMost+tick(t)))
+		nettest.Wait(t, "three events", func() bool { return len(r.events(p.A, p.B)) >= 3 })
+		events := r.events(p.A, p.B)
+		assert.Len(t, events, 3)
+		for _, e := range events[:2] {
+			assert.Equal(t, "udp", e.attr("network.transport"))
+		}
+		slowEvent{
+			in: p.A, name: "NETIFTXLAT_QDISC", family: f,
+			source: addr(client.LocalAddr()), destination: addr(client.RemoteAddr()),
+			// The bucket counts from a time that the test does not see.
+			atLeast: 100 * time.Millisecond, atMost: atMost,
+		}.check(t, events[2])
+	})
+}
