@@ -158,8 +158,9 @@ golden: ## Write the expected files of golden tests anew and show what changed
 	@git --no-pager diff --stat
 
 .PHONY: bench
-bench: build ## Measure what the agent costs, next to reading /proc, and write docs/benchmarks.md (root, some minutes)
+bench: build ## Measure what the agent costs, and write docs/benchmarks.md and docs/overhead.md (root, some minutes)
 	@go run ./test/bench
+	@go run ./test/bench -overhead
 
 .PHONY: kernels-doc
 kernels-doc: ## Write docs/kernels.md from the outputs of test/vm/run: make kernels-doc LOGS='DIR/*.output'

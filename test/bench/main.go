@@ -9,6 +9,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -17,11 +18,21 @@ import (
 )
 
 func main() {
-	output := flag.String("o", "docs/benchmarks.md", "the document to write")
+	output := flag.String("o", "", "the document to write (default docs/benchmarks.md, with -overhead docs/overhead.md)")
+	overhead := flag.Bool("overhead", false, "measure what the probes cost packets")
+	pairs := flag.Int("pairs", 20, "with -overhead: measurements with and without each set of probes")
+	end := flag.String("roundtrip", "", "be one end of a connection; for the program's own use")
 	flag.Parse()
 	// The kernel kills what this thread has started when it ends; the first thread ends with the process.
 	runtime.LockOSThread()
-	if err := run(*output); err != nil {
+	measure := func() error { return run(cmp.Or(*output, "docs/benchmarks.md")) }
+	switch {
+	case *end != "":
+		measure = func() error { return runEnd(*end) }
+	case *overhead:
+		measure = func() error { return measureOverhead(cmp.Or(*output, "docs/overhead.md"), *pairs) }
+	}
+	if err := measure(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
