@@ -202,7 +202,9 @@ static __always_inline void on_sent(struct sk_buff *skb)
 		since = s->unsent;
 	if (!full_histograms) {
 		/* MPTCP writes past tcp_sendmsg_locked(), and before commit dc97391e6610 (v6.5) sendfile() did. */
-		seen = !bpf_core_field_exists(((struct proto *)0)->sendpage) && !BPF_CORE_READ_BITFIELD(tp, is_mptcp);
+		seen = !bpf_core_field_exists(((struct proto *)0)->sendpage);
+		if (bpf_core_field_exists(tp->is_mptcp))
+			seen = seen && !BPF_CORE_READ_BITFIELD(tp, is_mptcp);
 		if (!since && (seen ? !s : !tp->packets_out))
 			since = some(tp->chrono_start);
 		if (since && !seen && chrono == TCP_CHRONO_BUSY && (__s32)(since - tp->chrono_start) < 0)

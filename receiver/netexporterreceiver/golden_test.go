@@ -216,6 +216,17 @@ func TestGoldenLogs(t *testing.T) {
 	softirq2.Type, softirq2.Vector, softirq2.Hdr.Suppressed = 2, 0, 5
 	send(probes.NetSoftirq(), record(softirq), record(softirq2))
 
+	latency := bpf.SocketlatencyLatency{Ns: 152_000_000, Pid: 4711, Comm: softirq.Latency.Comm}
+	read := bpf.SocketlatencyEvent{Hdr: header(1, 4, tcp, 1, 5), Latency: latency}
+	write := bpf.SocketlatencyEvent{Hdr: header(2, 6, tcp, 1, 6), Type: 1, Latency: bpf.SocketlatencyLatency{Ns: 200_000_001}}
+	send(probes.SocketLatency(), record(read), record(write))
+	rx := bpf.KernellatencyEvent{Hdr: header(1, 6, tcp, 0, 7), Latency: bpf.KernellatencyLatency(latency), Section: 1, Frames: 1}
+	tx := bpf.KernellatencyEvent{Hdr: header(2, 4, tcp, 0, 8), Latency: bpf.KernellatencyLatency(latency), Type: 1}
+	send(probes.KernelLatency(), record(rx), record(tx))
+	qdisc := bpf.NetiftxlatEvent{Hdr: header(1, 4, udp, 0, 9), Latency: bpf.NetiftxlatLatency(latency)}
+	xmit := bpf.NetiftxlatEvent{Hdr: header(2, 6, tcp, 0, 10), Latency: bpf.NetiftxlatLatency(latency), Type: 1}
+	send(probes.NetIfTxLat(), record(qdisc), record(xmit))
+
 	file := filepath.Join("testdata", "logs.yaml")
 	got := sink.AllLogs()[0]
 	for _, logs := range sink.AllLogs()[1:] {

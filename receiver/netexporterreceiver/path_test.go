@@ -33,13 +33,7 @@ const late = 150 * time.Millisecond
 // is skipped.
 func startPath(t *testing.T, name string, change func(*probe.Config), hooks ...string) *rig {
 	t.Helper()
-	enabled := true
-	cfg := probe.DefaultConfig()
-	cfg.Enabled = &enabled
-	if change != nil {
-		change(&cfg)
-	}
-	r := start(t, only(map[string]probe.Config{name: cfg}))
+	r := start(t, onlyProbe(name, change))
 	variants := r.self(t, "otelcol_netexporter.probe.hook", "probe", "hook", "variant")
 	for _, hook := range hooks {
 		if variants["/"+name+"/"+hook+"/"+kernel.NoVariant] > 0 {
@@ -96,6 +90,7 @@ type slowEvent struct {
 // check checks an event in every field.
 func (w slowEvent) check(t testing.TB, e event) {
 	t.Helper()
+	t.Log(e.Body().Str())
 	assert.Equal(t, w.in.Inode, inodeAttr(e))
 	if w.in.Cookie != 0 {
 		cookie, _ := e.resource.Get("network.netns.cookie")
