@@ -103,7 +103,7 @@ int dequeue__raw_tp(__u64 *ctx)
 		return 0;
 	s = slot_of(ctx[3], &tag);
 	/* Not what came back: the device has taken what was given out before, unless that still waits for it. */
-	if (!skb ? !BPF_CORE_READ(q, gso_skb.qlen) : !s || s->tag != tag || s->batch != *batch)
+	if (!skb ? !BPF_CORE_READ(q, gso_skb.qlen) : !s || s->tag != tag || !s->batch || s->batch != *batch)
 		*batch = *batch + 1 ?: 1;
 	for (n = 0; n < MAX_DEQUEUED && n < (int)ctx[2] && skb; n++) {
 		on_dequeue(skb, *batch);

@@ -105,6 +105,7 @@ func TestBadConfig(t *testing.T) {
 		"probes: {net_softirq: {threshold: 0}}":               "probes::net_softirq::threshold: must be greater than 0, got 0s",
 		"probes: {net_softirq: {threshold: -1ms}}":            "probes::net_softirq::threshold: must be greater than 0, got -1ms",
 		"probes: {tcpreset: {threshold: 1ms}}":                "probes::tcpreset::threshold: the probe measures no latency",
+		"probes: {tcpreset: {full_histograms: true}}":         "probes::tcpreset::full_histograms: the probe has no histograms that are not full",
 		"root_path: host":                                     "root_path: must be an absolute path",
 		"probes: {tcp: {enabeld: true}}":                      "enabeld",
 		"collection_interval: -1s":                            "collection_interval",

@@ -51,7 +51,6 @@ func TestSlowTransmission(t *testing.T) {
 		after, sumAfter := r.histogram(t, "inspector_node_kernellatency", "tx")
 		assert.GreaterOrEqual(t, after-before, uint64(1))
 		assert.GreaterOrEqual(t, sumAfter-sumBefore, 100*time.Millisecond)
-		assert.LessOrEqual(t, sumAfter-sumBefore, 2*atMost)
 	})
 }
 
@@ -164,8 +163,10 @@ func TestSlowReception(t *testing.T) {
 		assert.EqualValues(t, 1, s[p.B.Inode][rxslow100ms])
 		assert.EqualValues(t, 1, s[p.B.Inode]["kernellatency_rxslow100ms"])
 		assert.Zero(t, s[p.A.Inode][rxslow100ms])
-		assert.GreaterOrEqual(t, after-before, uint64(1))
-		within(t, sumAfter-sumBefore, atLeast, 2*atMost)
+		// It is the node's, and has the segments of others that were held up.
+		if assert.GreaterOrEqual(t, after-before, uint64(1)); after-before == 1 {
+			within(t, sumAfter-sumBefore, atLeast, atMost)
+		}
 		slowEvent{
 			in: p.B, name: "KERNELLAT_RXSLOW", family: f, section: "SOCKET", own: true,
 			source: addr(client.LocalAddr()), destination: addr(client.RemoteAddr()), atLeast: atLeast, atMost: atMost,

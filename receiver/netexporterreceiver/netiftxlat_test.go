@@ -35,7 +35,6 @@ func TestSlowQueueingDiscipline(t *testing.T) {
 		after, sumAfter := r.histogram(t, "inspector_node_netiftxlat", "qdisc")
 		assert.GreaterOrEqual(t, after-before, uint64(3))
 		assert.GreaterOrEqual(t, sumAfter-sumBefore, 300*time.Millisecond)
-		assert.LessOrEqual(t, sumAfter-sumBefore, time.Duration(after-before)*(atMost+tick(t)))
 		nettest.Wait(t, "three events", func() bool { return len(r.events(p.A, p.B)) >= 3 })
 		events := r.events(p.A, p.B)
 		assert.Len(t, events, 3)

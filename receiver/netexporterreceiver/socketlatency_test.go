@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/netexporter/netexporter/internal/kernel"
 	"github.com/netexporter/netexporter/internal/nettest"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/probe"
 )
@@ -52,8 +54,10 @@ func TestLateReader(t *testing.T) {
 		receive(t, server, 100)
 		atMost := time.Since(begin)
 		after, sumAfter := r.histogram(t, "inspector_node_socketlatency", "read")
-		assert.EqualValues(t, 1, after-before)
-		within(t, sumAfter-sumBefore, atLeast, atMost)
+		// It is the node's: others on the machine may have been late, too.
+		if assert.GreaterOrEqual(t, after-before, uint64(1)); after-before == 1 {
+			within(t, sumAfter-sumBefore, atLeast, atMost)
+		}
 
 		// Nothing there to be read.
 		require.NoError(t, server.SetReadDeadline(time.Now().Add(late)))
@@ -170,4 +174,43 @@ func TestWriteOverALongPath(t *testing.T) {
 		receive(t, server, 20)
 		assert.Zero(t, r.pass(t)[p.A.Inode][write100ms])
 	})
+}
+
+// With all probes of the packet path some tracepoints have a program of each, which call one another.
+func TestProbesOfThePathTogether(t *testing.T) {
+	for _, f := range nettest.Families() {
+		t.Run(f.String(), func(t *testing.T) {
+			r := start(t, func(c *Config) {
+				c.DefaultProbes, c.Probes = false, map[string]probe.Config{}
+				for _, name := range []string{"socketlatency", "kernellatency", "netiftxlat"} {
+					c.Probes[name] = probe.DefaultConfig()
+				}
+			})
+			for hook, n := range r.self(t, "otelcol_netexporter.probe.hook", "probe", "hook", "variant") {
+				if strings.HasSuffix(hook, "/"+kernel.NoVariant) && n > 0 {
+					skipBefore(t, hook)
+				}
+			}
+			p := nettest.New(t)
+			client, server := p.ConnectTCP(t, f)
+			shape(t, p.A)
+			congest(t, p.A, p.B, f)
+			send(t, client, 100)
+			unread(t, server, 100)
+			time.Sleep(late)
+			receive(t, server, 100)
+			s := r.pass(t)
+			assert.EqualValues(t, 1, s[p.B.Inode][read100ms])
+			assert.EqualValues(t, 1, s[p.A.Inode][txslow100ms])
+			assert.GreaterOrEqual(t, s[p.A.Inode][qdiscslow100ms], int64(3), "what else the kernel sends waits, too")
+		})
+	}
+}
+
+// What a tick cannot tell is refused, not ignored.
+func TestThresholdBelowTheTick(t *testing.T) {
+	threshold := tick(t)
+	_, err := startAs(t, onlyProbe("socketlatency", func(c *probe.Config) { c.Threshold = &threshold }), nil)
+	require.ErrorContains(t, err, "full_histograms: true")
+	startPath(t, "socketlatency", func(c *probe.Config) { c.Threshold, c.FullHistograms = &threshold, true })
 }

@@ -5,11 +5,15 @@ package probes
 
 import (
 	"encoding/binary"
+	"os"
 	"slices"
 	"testing"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/netexporter/netexporter/bpf"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/netns"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/probe"
 )
 
@@ -61,6 +65,65 @@ func FuzzDecodeKernellatency(f *testing.F) {
 			t.Fatalf("decoded the type %d, a stack of %d frames", e.Type, e.Frames)
 		}
 	})
+}
+
+// No device that is here to test with can be made busy. So the programs are run by hand, with addresses at which
+// nothing is, in the order in which the kernel would.
+func TestXmitIsWhatComesBack(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: loads BPF programs")
+	}
+	spec, err := bpf.LoadNetiftxlat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	delete(spec.Programs, "enqueue__fentry") // it wants to be attached to be loaded
+	if err := spec.Variables[bpf.NetiftxlatVarFullHistograms].Set(true); err != nil {
+		t.Fatal(err)
+	}
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer coll.Close()
+	run := func(program string, args ...uint64) {
+		t.Helper()
+		if _, err := coll.Programs[program].Run(&ebpf.RunOptions{Context: args}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const queue, a, b = 0x1000, 0x100000, 0x200000
+	enqueue := func(skb uint64) { t.Helper(); run("enqueue__raw_tp", queue, 0, skb) }
+	dequeue := func(skb uint64) { t.Helper(); run("dequeue__raw_tp", queue, 0, 1, skb) }
+	expect := func(what string, qdisc, xmit uint64) {
+		t.Helper()
+		counts, err := probe.ReadPathCounts(probe.Maps(coll.Maps), func(netns.ID) bool { return true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if q, x := counts.Latencies[0].Count(), counts.Latencies[1].Count(); q != qdisc || x != xmit {
+			t.Errorf("%s: %d waits in the queue, %d for the device, want %d and %d", what, q, x, qdisc, xmit)
+		}
+	}
+	enqueue(a)
+	dequeue(a)
+	expect("a packet", 1, 0)
+	dequeue(a)
+	expect("it comes back", 1, 1)
+	dequeue(a)
+	expect("once more", 1, 2)
+	dequeue(0)
+	dequeue(a)
+	expect("a packet that met no queue, at the address of one that is gone", 1, 2)
+	enqueue(a)
+	enqueue(b)
+	dequeue(a)
+	dequeue(b)
+	expect("two packets", 3, 2)
+	dequeue(a)
+	expect("a packet that met no queue", 3, 2)
+	dequeue(a)
+	expect("it comes back", 3, 3)
 }
 
 // The stacks are those of kernels that keep or inline different functions, innermost first.
