@@ -212,5 +212,5 @@ func TestThresholdBelowTheTick(t *testing.T) {
 	threshold := tick(t)
 	_, err := startAs(t, onlyProbe("socketlatency", func(c *probe.Config) { c.Threshold = &threshold }), nil)
 	require.ErrorContains(t, err, "full_histograms: true")
-	startPath(t, "socketlatency", func(c *probe.Config) { c.Threshold, c.FullHistograms = &threshold, true })
+	startPath(t, "socketlatency", func(c *probe.Config) { c.Threshold, c.FullHistograms = &threshold, true }, socketHooks()...)
 }
