@@ -6,7 +6,6 @@ package netexporterreceiver
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -71,8 +70,10 @@ const (
 	// arrival is how long something that has happened may take to be reported.
 	arrival = 2 * time.Second
 	look    = 5 * time.Millisecond
-	// sensitivity is the threshold of latency probes, so that ordinary traffic exceeds it.
+	// sensitivity is the threshold of probes of the node's latencies, so that ordinary traffic exceeds it;
+	// patience that of probes that look at every packet, so that what else the node does is no event.
 	sensitivity = time.Microsecond
+	patience    = 50 * time.Millisecond
 	// plenty is a limit of events that what else happens on the node does not use up.
 	plenty = 100_000
 	// attempts at a check: what else happens on the node may spoil one.
@@ -131,6 +132,9 @@ func newTestedAgent(opts SelfTestOptions) (*agent, *recordSink, error) {
 		if d.Threshold != 0 {
 			p.Threshold = new(time.Duration)
 			*p.Threshold = sensitivity
+		}
+		if d.Ticks {
+			*p.Threshold, p.FullHistograms = patience, true
 		}
 		cfg.Probes[d.Name] = p
 	}
@@ -413,11 +417,7 @@ func (s *selfTest) counted(t nettest.T, namespace uint64, want map[string]int64)
 	t.Helper()
 	var wrong string
 	for deadline := time.Now().Add(arrival); ; time.Sleep(look) {
-		metrics, err := s.agent.collect(t.Context())
-		if metrics == (pmetric.Metrics{}) {
-			t.Fatalf("collect: %v", err)
-		}
-		got := sumsOf(metrics, namespace)
+		got := s.sums(t, namespace)
 		wrong = ""
 		for name, least := range want {
 			switch value, ok := got[name]; {
@@ -431,12 +431,23 @@ func (s *selfTest) counted(t nettest.T, namespace uint64, want map[string]int64)
 			return
 		}
 		if time.Now().After(deadline) || t.Context().Err() != nil {
-			t.Fatalf("%s", errors.Join(errors.New(wrong), err))
+			t.Fatalf("%s", wrong)
 		}
 	}
 }
 
-// sumsOf returns the metrics of a namespace, 0 for the node, each summed up over its series.
+// sums makes a collection pass and returns the metrics of a namespace, 0 for the node.
+func (s *selfTest) sums(t nettest.T, namespace uint64) map[string]int64 {
+	t.Helper()
+	metrics, err := s.agent.collect(t.Context())
+	if metrics == (pmetric.Metrics{}) || metrics.ResourceMetrics().Len() == 0 {
+		t.Fatalf("collect: %v", err)
+	}
+	return sumsOf(metrics, namespace)
+}
+
+// sumsOf returns the metrics of a namespace, 0 for the node, each summed up over its series; of histograms the
+// number of values, by the value of their attribute.
 func sumsOf(metrics pmetric.Metrics, namespace uint64) map[string]int64 {
 	sums := map[string]int64{}
 	for _, rm := range metrics.ResourceMetrics().All() {
@@ -450,6 +461,11 @@ func sumsOf(metrics pmetric.Metrics, namespace uint64) map[string]int64 {
 		for _, sm := range rm.ScopeMetrics().All() {
 			for _, m := range sm.Metrics().All() {
 				if m.Type() == pmetric.MetricTypeHistogram {
+					for _, dp := range m.Histogram().DataPoints().All() {
+						for _, v := range dp.Attributes().All() {
+							sums[m.Name()+"{"+v.AsString()+"}"] = int64(dp.Count())
+						}
+					}
 					continue
 				}
 				for _, dp := range pointsOf(m).All() {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -40,6 +41,16 @@ func selfChecks() []selfCheck {
 		{"tcpreset", "silent", "a reset in TIME_WAIT", checkTimeWaitReset},
 		{"tcptwrcv", "processed", "a segment in TIME_WAIT", checkTimeWaitSegment},
 		{"net_softirq", "softirq", "traffic", checkSoftirq},
+		{"socketlatency", "arrival", "a late reader", checkLateRead},
+		{"socketlatency", "read", "a late reader", checkLateRead},
+		{"socketlatency", "write", "a closed window", checkClosedWindow},
+		{"socketlatency", "sent", "a closed window", checkClosedWindow},
+		{"kernellatency", "send", "a token bucket", checkSlowTransmission},
+		{"kernellatency", "dequeue", "a token bucket", checkSlowTransmission},
+		{"kernellatency", "receive", "a connection", checkReception},
+		{"kernellatency", "deliver", "a connection", checkReception},
+		{"netiftxlat", "enqueue", "a token bucket", checkSlowQueue},
+		{"netiftxlat", "dequeue", "a token bucket", checkSlowQueue},
 	}
 }
 
@@ -192,9 +203,56 @@ func checkSoftirq(t nettest.T, s *selfTest, f nettest.Family) {
 	for _, name := range []string{"NETSOFTIRQ_SCHED_SLOW", "NETSOFTIRQ_EXECUTE_SLOW"} {
 		s.expect(t, name, 0, map[string]any{
 			"softirq.vector": one("NET_RX", "NET_TX"),
-			"event.duration": longer,
+			"event.duration": longer(sensitivity),
 		})
 	}
+}
+
+// pause is a latency that every threshold and the counters of 100 ms tell.
+const pause = 150 * time.Millisecond
+
+func checkLateRead(t nettest.T, s *selfTest, f nettest.Family) {
+	k := s.pair.LateRead(t, f, pause)
+	want := flow(f, "tcp", k.Destination, k.Source)
+	want["tcp.state"] = "TCP_ESTABLISHED"
+	want["event.duration"] = longer(pause)
+	s.expect(t, "SOCKETLAT_READSLOW", k.To.Inode, want)
+	s.counted(t, k.To.Inode, map[string]int64{"inspector_pod_socketlatencyread100ms": 1})
+}
+
+func checkClosedWindow(t nettest.T, s *selfTest, f nettest.Family) {
+	k := s.pair.ClosedWindow(t, f, pause)
+	want := flow(f, "tcp", k.Source, k.Destination)
+	want["tcp.state"] = "TCP_ESTABLISHED"
+	want["event.duration"] = longer(pause)
+	s.expect(t, "SOCKETLAT_WRITESLOW", k.From.Inode, want)
+	s.counted(t, k.From.Inode, map[string]int64{"inspector_pod_socketlatencywrite100ms": 1})
+}
+
+func checkSlowTransmission(t nettest.T, s *selfTest, f nettest.Family) {
+	k := s.pair.TokenBucket(t, f)
+	want := flow(f, "tcp", k.Source, k.Destination)
+	want["event.section"] = "QDISC"
+	want["event.duration"] = longer(100 * time.Millisecond)
+	s.expect(t, "KERNELLAT_TXSLOW", k.From.Inode, want)
+	s.counted(t, k.From.Inode, map[string]int64{"inspector_pod_kernellatency_txslow100ms": 1})
+}
+
+// checkReception: nothing within a private namespace holds up what arrives. That arrivals are measured shows in
+// the node's histogram.
+func checkReception(t nettest.T, s *selfTest, f nettest.Family) {
+	const name = "inspector_node_kernellatency{rx}"
+	before := s.sums(t, 0)[name]
+	s.pair.LateRead(t, f, 0)
+	s.counted(t, 0, map[string]int64{name: before + 1})
+}
+
+func checkSlowQueue(t nettest.T, s *selfTest, f nettest.Family) {
+	k := s.pair.TokenBucket(t, f)
+	want := flow(f, "tcp", k.Source, k.Destination)
+	want["event.duration"] = longer(100 * time.Millisecond)
+	s.expect(t, "NETIFTXLAT_QDISC", k.From.Inode, want)
+	s.counted(t, k.From.Inode, map[string]int64{"inspector_pod_netiftxlat_qdiscslow100ms": 1})
 }
 
 // reason returns the name of a reason if this kernel has it, else what events have in its place.
@@ -229,10 +287,12 @@ func one(values ...string) func(any) bool {
 	}
 }
 
-// longer accepts durations above the threshold.
-func longer(got any) bool {
-	ns, ok := got.(int64)
-	return ok && ns >= sensitivity.Nanoseconds()
+// longer accepts durations of at least d.
+func longer(d time.Duration) func(any) bool {
+	return func(got any) bool {
+		ns, ok := got.(int64)
+		return ok && ns >= d.Nanoseconds()
+	}
 }
 
 // symbols accepts functions with offsets.
