@@ -4,6 +4,7 @@
 package eventline
 
 import (
+	"fmt"
 	"maps"
 	"math"
 	"net/url"
@@ -208,17 +209,19 @@ func TestAppendDoesNotAllocate(t *testing.T) {
 
 // FuzzAppend puts any text into any attribute and reads the line back: each field must be there once, with its own value.
 func FuzzAppend(f *testing.F) {
-	f.Add("PACKETLOSS", "pod-1", "default", "", "", "udp", "10.0.0.1", "fd00::1", "NO_SOCKET", "f+0x1", "f+0x1 g+0x2", "", int64(1))
-	f.Add("TCPRESET_PROCESS", "", "", containerID, "blue", "tcp", "10.0.0.1", "10.0.0.2", "", "", "", "TCP_FIN_WAIT2", int64(0))
-	f.Add("TCPRESET_NOSOCK", "blue", "netns", "", "blue", "tcp", "::1", "::1", "", "", "", "", int64(-1))
-	f.Add("a\nb", "a pod=b", "\"", "\r", "a\u2028netns=b", "%", "=", "\xff", "  state:", "  stacktrace:", "a  state:b c=d", " ", int64(7))
-	f.Fuzz(func(t *testing.T, name, pod, namespace, container, netns, transport, source, destination, reason, location, stack, state string, n int64) {
+	f.Add("PACKETLOSS", "pod-1", "default", "", "", "udp", "10.0.0.1", "fd00::1", "NO_SOCKET", "f+0x1", "f+0x1 g+0x2", "", "swapper/0", int64(1))
+	f.Add("TCPRESET_PROCESS", "", "", containerID, "blue", "tcp", "10.0.0.1", "10.0.0.2", "", "", "", "TCP_FIN_WAIT2", "", int64(0))
+	f.Add("TCPRESET_NOSOCK", "blue", "netns", "", "blue", "tcp", "::1", "::1", "", "", "", "", "a  latency=1", int64(-1))
+	f.Add("a\nb", "a pod=b", "\"", "\r", "a\u2028netns=b", "%", "=", "\xff", "  state:", "  stacktrace:", "a  state:b c=d", " ", "\xff\n=", int64(7))
+	f.Fuzz(func(t *testing.T, name, pod, namespace, container, netns, transport, source, destination, reason, location, stack, state, comm string, n int64) {
 		res, rec := input(t, attrs{
 			"pod": pod, "namespace": namespace, "container.id": container, "network.netns.name": netns,
 		}, attrs{
 			"event.name": name, "network.transport": transport, "source.address": source, "source.port": n,
 			"destination.address": destination, "destination.port": n, "event.suppressed": n, "event.reason": reason,
 			"event.location": location, "event.stacktrace": stack, "tcp.state": state,
+			"cpu.logical_number": n, "process.pid": n, "thread.name": comm, "softirq.vector": comm, "virtio.command": comm,
+			"event.duration": n,
 		})
 		line := string(Append(nil, res, rec))
 
@@ -227,7 +230,12 @@ func FuzzAppend(f *testing.F) {
 		}
 		require.True(t, strings.HasPrefix(line, "type="), "%q", line)
 
-		want := map[string]string{"protocol": strings.ToUpper(transport), "saddr": source, "daddr": destination}
+		us := max(0, n)/1000 + min(1, max(0, n)%1000) // rounded up
+		want := map[string]string{
+			"protocol": strings.ToUpper(transport), "saddr": source, "daddr": destination,
+			"cpu": strconv.FormatInt(n, 10), "pid": strconv.FormatInt(n, 10), "comm": comm, "vector": comm, "command": comm,
+			"latency": fmt.Sprintf("%d.%03dms", us/1000, us%1000),
+		}
 		if source != "" {
 			want["sport"] = strconv.FormatInt(n, 10)
 		}
@@ -258,7 +266,7 @@ func FuzzAppend(f *testing.F) {
 
 		fields, functions := parse(t, line)
 		assert.Equal(t, want, fields, "%q", line)
-		assert.Equal(t, wantStack, functions, "%q", line)
+		assert.Equal(t, strings.Join(wantStack, "\n"), strings.Join(functions, "\n"), "%q", line)
 	})
 }
 
