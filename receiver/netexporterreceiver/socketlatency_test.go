@@ -198,7 +198,10 @@ func TestProbesOfThePathTogether(t *testing.T) {
 			send(t, client, 100)
 			unread(t, server, 100)
 			time.Sleep(late)
-			receive(t, server, 100)
+			// Of this one the program at tcp_probe must know that it is not the oldest.
+			send(t, client, 100)
+			unread(t, server, 200)
+			receive(t, server, 200)
 			s := r.pass(t)
 			assert.EqualValues(t, 1, s[p.B.Inode][read100ms])
 			assert.EqualValues(t, 1, s[p.A.Inode][txslow100ms])
