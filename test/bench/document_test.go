@@ -7,6 +7,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -50,4 +51,26 @@ func TestDocument(t *testing.T) {
 	delete(r.Benchmarks, "Pass/namespaces=10/sockets=0")
 	_, err = r.document()
 	assert.ErrorContains(t, err, "Pass/namespaces=10/sockets=0 has no result")
+}
+
+func TestOverheadDocument(t *testing.T) {
+	document, err := overhead{
+		Pairs:    12,
+		Subjects: []difference{{Name: "all", Without: 12_345, Mean: 5.25, Low: -0.5, High: 11}},
+		Programs: []programCost{{Probe: "socketlatency", Name: "read__tp_btf", Hits: 2, Net: 6.6}},
+		Empty:    62,
+	}.document()
+	require.NoError(t, err)
+	text := string(document)
+	assert.Contains(t, text, "the mean of 12 pairs")
+	assert.Contains(t, text, "\n| all | +5.2 | −0.5 to +11.0 | 12.3 |\n")
+	assert.Contains(t, text, "\n| socketlatency | `read__tp_btf` | 2.0 | 7 |\n")
+	assert.Contains(t, text, "(62 ns, of which")
+}
+
+func TestInterval95(t *testing.T) {
+	// Tables say 2.201 for 11 degrees of freedom; the deviation of these is 1.0445.
+	mean, half := interval95([]float64{1, 3, 1, 3, 1, 3, 1, 3, 1, 3, 1, 3})
+	assert.InDelta(t, 2, mean, 1e-9)
+	assert.InDelta(t, 2.201*1.0445/math.Sqrt(12), half, 0.01)
 }
