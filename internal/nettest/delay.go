@@ -70,7 +70,7 @@ func (p *Pair) TokenBucket(t T, family Family) Packet {
 			QdiscAttrs: netlink.QdiscAttrs{
 				LinkIndex: device.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT,
 			},
-			Rate: rate, Limit: 100_000, Buffer: uint32(netlink.Xmittime(rate, burst)),
+			Rate: rate, Limit: 100_000, Buffer: netlink.Xmittime(rate, burst),
 		})
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
 			t.Skip("needs the queueing discipline tbf")

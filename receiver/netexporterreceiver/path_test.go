@@ -127,10 +127,10 @@ func (w slowEvent) check(t testing.TB, e event) {
 		assert.Equal(t, value, e.attr(key), key)
 	}
 	cpu, err := strconv.Atoi(e.attr("cpu.logical_number"))
-	assert.NoError(t, err)
+	require.NoError(t, err)
 	assert.Less(t, cpu, runtime.NumCPU())
 	ns, err := strconv.ParseInt(e.attr("event.duration"), 10, 64)
-	assert.NoError(t, err)
+	require.NoError(t, err)
 	within(t, time.Duration(ns), w.atLeast, w.atMost)
 	age := time.Since(e.Timestamp().AsTime())
 	assert.True(t, age >= 0 && age < time.Minute, "the kernel's time of %s is %s ago", w.name, age)

@@ -299,7 +299,7 @@ func longer(d time.Duration) func(any) bool {
 func symbols(got any) bool {
 	symbol := regexp.MustCompile(`^[A-Za-z_][\w.]+\+0x[0-9A-F]+$`)
 	text, _ := got.(string)
-	for _, frame := range strings.Fields(text) {
+	for frame := range strings.FieldsSeq(text) {
 		if !symbol.MatchString(frame) {
 			return false
 		}
