@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -200,7 +201,11 @@ func (p *Pair) ConnectClosedPort(t T, family Family) Packet {
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
 		t.Fatalf("set timeout of socket %s: %v", source, err)
 	}
-	if err := unix.Connect(fd, sockaddr(destination)); !errors.Is(err, unix.ECONNREFUSED) {
+	err := unix.Connect(fd, sockaddr(destination))
+	for errors.Is(err, unix.EINTR) {
+		err = unix.Connect(fd, sockaddr(destination)) // goes on waiting
+	}
+	if !errors.Is(err, unix.ECONNREFUSED) {
 		t.Fatalf("connect from %s to %s: got %v, want %v", source, destination, err, unix.ECONNREFUSED)
 	}
 	return p.fromB(family, destination, source)
@@ -449,6 +454,9 @@ func sequence(fd int) (receive, send uint32, err error) {
 func sendUDP(t T, conn *net.UDPConn, destination netip.AddrPort, size int) {
 	t.Helper()
 	payload := make([]byte, size)
+	if err := conn.SetWriteDeadline(time.Now().Add(Timeout)); err != nil { // of each, not of all
+		t.Fatalf("set deadline of %s: %v", conn.LocalAddr(), err)
+	}
 	send := func() error { _, err := conn.WriteToUDPAddrPort(payload, destination); return err }
 	if conn.RemoteAddr() != nil {
 		send = func() error { _, err := conn.Write(payload); return err }
