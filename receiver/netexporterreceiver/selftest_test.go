@@ -4,6 +4,7 @@
 package netexporterreceiver
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -38,32 +39,30 @@ func TestSelfTest(t *testing.T) {
 
 // misplace makes programs read sk_buff.network_header where sk_buff.protocol is.
 func misplace(t *testing.T, spec *ebpf.CollectionSpec) {
-	const protocol, networkHeader = `"sk_buff"[0:4]`, `"sk_buff"[0:6]` // by their place in include/kernel.h
+	var skb *btf.Struct
+	require.NoError(t, spec.Types.TypeByName("sk_buff", &skb))
+	of := func(member string) string {
+		i := slices.IndexFunc(skb.Members, func(m btf.Member) bool { return m.Name == member })
+		require.GreaterOrEqual(t, i, 0, member)
+		return fmt.Sprintf(`"sk_buff"[0:%d]`, i)
+	}
+	protocol, networkHeader := of("protocol"), of("network_header")
 	for _, p := range spec.Programs {
-		var wrong *btf.CORERelocation
+		var wrong *asm.Instruction
 		for i := range p.Instructions {
 			if r := btf.CORERelocationMetadata(&p.Instructions[i]); r != nil && strings.Contains(r.String(), protocol) {
-				wrong = r
+				wrong = &p.Instructions[i]
 			}
 		}
-		require.NotNil(t, wrong)
+		require.NotNil(t, wrong, p.Name)
 		for i := range p.Instructions {
-			if r := btf.CORERelocationMetadata(&p.Instructions[i]); r != nil && strings.Contains(r.String(), networkHeader) {
-				p.Instructions[i].Constant = offsetOf(p.Instructions, wrong)
-				p.Instructions[i] = btf.WithCORERelocationMetadata(p.Instructions[i], wrong)
+			ins := &p.Instructions[i]
+			if r := btf.CORERelocationMetadata(ins); r != nil && strings.Contains(r.String(), networkHeader) {
+				ins.Constant = wrong.Constant
+				*ins = btf.WithCORERelocationMetadata(*ins, btf.CORERelocationMetadata(wrong))
 			}
 		}
 	}
-}
-
-// protocolOffset returns the constant that stands where a relocation is in the object.
-func offsetOf(all asm.Instructions, r *btf.CORERelocation) int64 {
-	for i := range all {
-		if btf.CORERelocationMetadata(&all[i]) == r {
-			return all[i].Constant
-		}
-	}
-	return 0
 }
 
 // blind makes the programs of a probe do nothing.
