@@ -66,6 +66,7 @@ type running struct {
 	resources *resources
 	budget    *budget
 	heartbeat *heartbeat // nil if there is none
+	series    *seriesWriter // of the counters
 	// Counters of the kernel began with it, those of the probes with their programs.
 	sinceBoot  *metadata.MetricsBuilder
 	sinceStart *probe.MetricsBuilder
@@ -200,6 +201,7 @@ func (a *agent) start(ctx context.Context) (_ *running, err error) {
 	}
 	build := metadata.MetricsBuilderConfig{Metrics: a.cfg.metrics(), ResourceAttributes: a.cfg.ResourceAttributes}
 	r.sinceBoot = metadata.NewMetricsBuilder(build, a.set, metadata.WithStartTime(pcommon.NewTimestampFromTime(boot)))
+	r.series = newSeriesWriter(r.sinceBoot, r.counters)
 	r.sinceStart = probe.NewMetricsBuilder(build, a.set, pcommon.NewTimestampFromTime(time.Now()), a.cfg.DocumentedSpellings)
 	if err := a.firstPass(r, defs); err != nil {
 		return nil, err
@@ -552,12 +554,7 @@ func (a *agent) collect(context.Context) (pmetric.Metrics, error) {
 	}
 	r.telemetry.namespaces.Store(int64(len(rows)))
 	node, nodeErr := r.readNode()
-	for i := range rows {
-		r.recordRow(&rows[i], snapshots, node, now)
-	}
-	r.recordNode(snapshots, node, now)
-	metrics := r.sinceBoot.Emit()
-	r.sinceStart.Emit().ResourceMetrics().MoveAndAppendTo(metrics.ResourceMetrics())
+	metrics := r.record(rows, snapshots, node, now)
 	r.telemetry.setSpent(r.budget.apply(metrics))
 	if err = errors.Join(beatErr, passErr, err, nodeErr); err != nil {
 		err = scrapererror.NewPartialScrapeError(err, 1)
@@ -565,28 +562,44 @@ func (a *agent) collect(context.Context) (pmetric.Metrics, error) {
 	return metrics, err
 }
 
+// record returns all that a pass has read.
+func (r *running) record(rows []netns.Row, snapshots []probe.Snapshot, node []probe.NodeSnapshot, now pcommon.Timestamp) pmetric.Metrics {
+	metrics := pmetric.NewMetrics()
+	all := metrics.ResourceMetrics()
+	all.EnsureCapacity(2*len(rows) + 2) // each with what the kernel counts, and what the probes do
+	for i := range rows {
+		r.recordRow(all, &rows[i], snapshots, node, now)
+	}
+	r.recordNode(snapshots, node, now)
+	r.sinceBoot.Emit().ResourceMetrics().MoveAndAppendTo(all)
+	r.sinceStart.Emit().ResourceMetrics().MoveAndAppendTo(all)
+	return metrics
+}
+
 // recordRow records all there is of one namespace.
-func (r *running) recordRow(row *netns.Row, snapshots []probe.Snapshot, node []probe.NodeSnapshot, now pcommon.Timestamp) {
+func (r *running) recordRow(to pmetric.ResourceMetricsSlice, row *netns.Row, snapshots []probe.Snapshot, node []probe.NodeSnapshot, now pcommon.Timestamp) {
+	ns, _ := r.inventory.Lookup(row.ID)
+	resource := r.resources.of(ns)
+	rm, metrics := r.series.begin(resource)
 	for i, c := range r.counters {
 		if !r.serves[i] || c.Links != nil && !row.Links || c.Conntrack != nil && !row.Conntrack ||
 			(c.Sockets != nil || c.Listeners != nil) && row.NoSockets {
 			continue
 		}
-		for _, record := range c.Record {
-			record(r.sinceBoot, now, int64(row.Values[i]))
-		}
+		r.series.add(metrics, i, now, int64(row.Values[i]))
+	}
+	if metrics.Len() > 0 {
+		rm.MoveTo(to.AppendEmpty())
 	}
 	for _, s := range snapshots {
 		s.Record(r.sinceStart, now, row.ID, r.names)
 	}
-	ns, _ := r.inventory.Lookup(row.ID)
 	if ns.Host {
 		for _, s := range node {
 			s.RecordHost(r.sinceBoot, now)
 		}
+		r.sinceBoot.EmitForResource(metadata.WithResource(resource))
 	}
-	resource := r.resources.of(ns)
-	r.sinceBoot.EmitForResource(metadata.WithResource(resource))
 	r.sinceStart.EmitForResource(resource)
 }
 

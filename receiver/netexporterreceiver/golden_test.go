@@ -119,6 +119,7 @@ func newFixed(t *testing.T) *running {
 	require.NoError(t, err)
 	set := receivertest.NewNopSettings(metadata.Type)
 	r.sinceBoot = metadata.NewMetricsBuilder(metadata.NewDefaultMetricsBuilderConfig(), set)
+	r.series = newSeriesWriter(r.sinceBoot, r.counters)
 	r.sinceStart = probe.NewMetricsBuilder(metadata.NewDefaultMetricsBuilderConfig(), set, 1, true)
 	r.rows, err = r.inventory.Pass(nil)
 	require.NoError(t, err)
@@ -127,13 +128,7 @@ func newFixed(t *testing.T) *running {
 
 func TestGoldenMetrics(t *testing.T) {
 	r := newFixed(t)
-	for i := range r.rows {
-		r.recordRow(&r.rows[i], nil, nil, 1)
-	}
-	r.recordNode(nil, nil, 1)
-	got := r.sinceBoot.Emit()
-	r.sinceStart.Emit().ResourceMetrics().MoveAndAppendTo(got.ResourceMetrics())
-	compareMetrics(t, filepath.Join("testdata", "metrics.yaml"), got)
+	compareMetrics(t, filepath.Join("testdata", "metrics.yaml"), r.record(r.rows, nil, nil, 1))
 }
 
 func compareMetrics(t *testing.T, file string, got pmetric.Metrics) {

@@ -1,0 +1,79 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netexporterreceiver
+
+import (
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/metadata"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/probe"
+)
+
+// seriesWriter writes the counters of namespaces as OTLP. It knows of them what the generated builder
+// makes of them, and is for the many: the builder buffers each metric, and moves it to another for
+// each resource, which for a thousand namespaces is half of what a pass allocates.
+type seriesWriter struct {
+	counters [][]pmetric.Metric // for each counter the metrics that it becomes, without points
+	most     int                // metrics of a namespace
+	start    pcommon.Timestamp
+	schema   string
+	scope    pcommon.InstrumentationScope
+}
+
+// newSeriesWriter asks builder, which must be empty, what it makes of each counter.
+func newSeriesWriter(builder *metadata.MetricsBuilder, counters []probe.Counter) *seriesWriter {
+	w := &seriesWriter{counters: make([][]pmetric.Metric, len(counters)), scope: pcommon.NewInstrumentationScope()}
+	for i, c := range counters {
+		for _, record := range c.Record {
+			record(builder, 0, 0)
+		}
+		for _, rm := range builder.Emit().ResourceMetrics().All() {
+			w.schema = rm.SchemaUrl()
+			for _, sm := range rm.ScopeMetrics().All() {
+				sm.Scope().CopyTo(w.scope)
+				for _, m := range sm.Metrics().All() {
+					w.start = pointsOf(m).At(0).StartTimestamp()
+					w.counters[i] = append(w.counters[i], m)
+					w.most++
+				}
+			}
+		}
+	}
+	return w
+}
+
+// begin returns a resource and what takes its metrics.
+func (w *seriesWriter) begin(resource pcommon.Resource) (pmetric.ResourceMetrics, pmetric.MetricSlice) {
+	rm := pmetric.NewResourceMetrics()
+	rm.SetSchemaUrl(w.schema)
+	resource.CopyTo(rm.Resource())
+	sm := rm.ScopeMetrics().AppendEmpty()
+	w.scope.CopyTo(sm.Scope())
+	sm.Metrics().EnsureCapacity(w.most)
+	return rm, sm.Metrics()
+}
+
+// add appends the metrics of a counter.
+func (w *seriesWriter) add(to pmetric.MetricSlice, counter int, at pcommon.Timestamp, value int64) {
+	for _, like := range w.counters[counter] {
+		m := to.AppendEmpty()
+		m.SetName(like.Name())
+		m.SetDescription(like.Description())
+		m.SetUnit(like.Unit())
+		var points pmetric.NumberDataPointSlice
+		if like.Type() == pmetric.MetricTypeGauge {
+			points = m.SetEmptyGauge().DataPoints()
+		} else {
+			sum := m.SetEmptySum()
+			sum.SetIsMonotonic(like.Sum().IsMonotonic())
+			sum.SetAggregationTemporality(like.Sum().AggregationTemporality())
+			points = sum.DataPoints()
+		}
+		dp := points.AppendEmpty()
+		dp.SetStartTimestamp(w.start)
+		dp.SetTimestamp(at)
+		dp.SetIntValue(value)
+	}
+}
