@@ -24,7 +24,7 @@ func withHeartbeat(c *Config) {
 // that it takes nothing shows.
 func TestHeartbeat(t *testing.T) {
 	r := start(t, withHeartbeat)
-	r.agent.walks(t)
+	r.needsWalk(t)
 	verified := r.self(t, "otelcol_netexporter.probe.verified", "probe")
 	assert.Equal(t, map[string]int64{"/packetloss": 1, "/udp": 1}, verified)
 
@@ -52,7 +52,7 @@ func TestHeartbeatMissed(t *testing.T) {
 		blind(&a.all[i])
 	})
 	require.NoError(t, err)
-	r.agent.walks(t)
+	r.needsWalk(t)
 	r.pass(t) // nothing was sent before it
 	r.pass(t)
 	beats := r.self(t, "otelcol_netexporter.heartbeats", "probe", "outcome")
