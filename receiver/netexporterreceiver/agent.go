@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -65,7 +66,7 @@ type running struct {
 
 	resources *resources
 	budget    *budget
-	heartbeat *heartbeat // nil if there is none
+	heartbeat *heartbeat    // nil if there is none
 	series    *seriesWriter // of the counters
 	// Counters of the kernel began with it, those of the probes with their programs.
 	sinceBoot  *metadata.MetricsBuilder
@@ -566,9 +567,32 @@ func (a *agent) collect(context.Context) (pmetric.Metrics, error) {
 func (r *running) record(rows []netns.Row, snapshots []probe.Snapshot, node []probe.NodeSnapshot, now pcommon.Timestamp) pmetric.Metrics {
 	metrics := pmetric.NewMetrics()
 	all := metrics.ResourceMetrics()
-	all.EnsureCapacity(2*len(rows) + 2) // each with what the kernel counts, and what the probes do
+	all.EnsureCapacity(len(rows) + 2)
+	busy := map[netns.ID]bool{}
+	for _, s := range snapshots {
+		for _, id := range s.Namespaces() {
+			busy[id] = true
+		}
+	}
+	zeros := r.zeros(snapshots, now)
 	for i := range rows {
-		r.recordRow(all, &rows[i], snapshots, node, now)
+		ns, _ := r.inventory.Lookup(rows[i].ID)
+		resource := r.resources.of(ns)
+		if ns.Host {
+			for _, s := range node {
+				s.RecordHost(r.sinceBoot, now)
+			}
+			r.sinceBoot.EmitForResource(metadata.WithResource(resource))
+		}
+		quiet := zeros
+		if busy[rows[i].ID] {
+			for _, s := range snapshots {
+				s.Record(r.sinceStart, now, rows[i].ID, r.names)
+			}
+			r.sinceStart.EmitForResource(resource)
+			quiet = pmetric.NewMetricSlice()
+		}
+		r.recordRow(all, &rows[i], resource, quiet, now)
 	}
 	r.recordNode(snapshots, node, now)
 	r.sinceBoot.Emit().ResourceMetrics().MoveAndAppendTo(all)
@@ -576,11 +600,26 @@ func (r *running) record(rows []netns.Row, snapshots []probe.Snapshot, node []pr
 	return metrics
 }
 
-// recordRow records all there is of one namespace.
-func (r *running) recordRow(to pmetric.ResourceMetricsSlice, row *netns.Row, snapshots []probe.Snapshot, node []probe.NodeSnapshot, now pcommon.Timestamp) {
-	ns, _ := r.inventory.Lookup(row.ID)
-	resource := r.resources.of(ns)
-	rm, metrics := r.series.begin(resource)
+// zeros returns what the probes record of a namespace in which they have counted nothing.
+func (r *running) zeros(snapshots []probe.Snapshot, now pcommon.Timestamp) pmetric.MetricSlice {
+	nowhere := netns.ID{Cookie: math.MaxUint64}
+	for _, s := range snapshots {
+		s.Record(r.sinceStart, now, nowhere, r.names)
+	}
+	r.sinceStart.EmitForResource(pcommon.NewResource())
+	zeros := pmetric.NewMetricSlice()
+	for _, rm := range r.sinceStart.Emit().ResourceMetrics().All() {
+		for _, sm := range rm.ScopeMetrics().All() {
+			sm.Metrics().MoveAndAppendTo(zeros)
+		}
+	}
+	return zeros
+}
+
+// recordRow records the counters of one namespace, and what its probes say if they are quiet. It takes
+// over the resource.
+func (r *running) recordRow(to pmetric.ResourceMetricsSlice, row *netns.Row, resource pcommon.Resource, quiet pmetric.MetricSlice, now pcommon.Timestamp) {
+	rm, metrics := r.series.begin(resource, quiet.Len())
 	for i, c := range r.counters {
 		if !r.serves[i] || c.Links != nil && !row.Links || c.Conntrack != nil && !row.Conntrack ||
 			(c.Sockets != nil || c.Listeners != nil) && row.NoSockets {
@@ -588,19 +627,12 @@ func (r *running) recordRow(to pmetric.ResourceMetricsSlice, row *netns.Row, sna
 		}
 		r.series.add(metrics, i, now, int64(row.Values[i]))
 	}
+	for _, m := range quiet.All() {
+		m.CopyTo(metrics.AppendEmpty())
+	}
 	if metrics.Len() > 0 {
 		rm.MoveTo(to.AppendEmpty())
 	}
-	for _, s := range snapshots {
-		s.Record(r.sinceStart, now, row.ID, r.names)
-	}
-	if ns.Host {
-		for _, s := range node {
-			s.RecordHost(r.sinceBoot, now)
-		}
-		r.sinceBoot.EmitForResource(metadata.WithResource(resource))
-	}
-	r.sinceStart.EmitForResource(resource)
 }
 
 // recordNode records the facts of the node, among them what was counted where the namespace could

@@ -44,14 +44,14 @@ func newSeriesWriter(builder *metadata.MetricsBuilder, counters []probe.Counter)
 	return w
 }
 
-// begin returns a resource and what takes its metrics.
-func (w *seriesWriter) begin(resource pcommon.Resource) (pmetric.ResourceMetrics, pmetric.MetricSlice) {
+// begin takes over a resource and returns it with what takes its metrics: those of the counters, and some more.
+func (w *seriesWriter) begin(resource pcommon.Resource, more int) (pmetric.ResourceMetrics, pmetric.MetricSlice) {
 	rm := pmetric.NewResourceMetrics()
 	rm.SetSchemaUrl(w.schema)
-	resource.CopyTo(rm.Resource())
+	resource.MoveTo(rm.Resource())
 	sm := rm.ScopeMetrics().AppendEmpty()
 	w.scope.CopyTo(sm.Scope())
-	sm.Metrics().EnsureCapacity(w.most)
+	sm.Metrics().EnsureCapacity(w.most + more)
 	return rm, sm.Metrics()
 }
 
