@@ -29,7 +29,7 @@ func kernelHooks() []string { return []string{"deliver", "dequeue", "receive", "
 // A token bucket holds a segment up on its way out.
 func TestSlowTransmission(t *testing.T) {
 	inEachMode(t, "kernellatency", kernelHooks(), func(t *testing.T, r *rig, f nettest.Family) {
-		p := nettest.New(t)
+		p := inhabited(t)
 		client, server := p.ConnectTCP(t, f)
 		before, sumBefore := r.histogram(t, "inspector_node_kernellatency", "tx")
 		shape(t, p.A)
@@ -73,7 +73,7 @@ func congest(t testing.TB, from, to *nettest.Namespace, f nettest.Family) {
 // A segment waits until the address of the neighbor is known.
 func TestSlowNeighbor(t *testing.T) {
 	inEachMode(t, "kernellatency", kernelHooks(), func(t *testing.T, r *rig, f nettest.Family) {
-		p := nettest.New(t)
+		p := inhabited(t)
 		// B has an address on lo that it does not answer for on the device.
 		hidden := map[nettest.Family]string{nettest.IPv4: "10.77.0.9", nettest.IPv6: "fd77::9"}[f]
 		var listener net.Listener
@@ -130,7 +130,7 @@ func ip(t testing.TB, args ...string) {
 // A process that holds its socket lets a segment wait in the socket's backlog: it writes what is not in memory yet.
 func TestSlowReception(t *testing.T) {
 	inEachMode(t, "kernellatency", kernelHooks(), func(t *testing.T, r *rig, f nettest.Family) {
-		p := nettest.New(t)
+		p := inhabited(t)
 		patient(t, p.A)
 		client, server := p.ConnectTCP(t, f)
 		before, sumBefore := r.histogram(t, "inspector_node_kernellatency", "rx")

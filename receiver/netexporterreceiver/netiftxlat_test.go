@@ -20,7 +20,7 @@ const (
 // A token bucket holds packets up: two datagrams and the segment behind them.
 func TestSlowQueueingDiscipline(t *testing.T) {
 	inEachMode(t, "netiftxlat", []string{"dequeue", "enqueue"}, func(t *testing.T, r *rig, f nettest.Family) {
-		p := nettest.New(t)
+		p := inhabited(t)
 		client, server := p.ConnectTCP(t, f)
 		shape(t, p.A)
 		before, sumBefore := r.histogram(t, "inspector_node_netiftxlat", "qdisc")

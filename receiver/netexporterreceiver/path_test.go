@@ -212,6 +212,15 @@ func tc(t testing.TB, n *nettest.Namespace, args ...string) {
 	})
 }
 
+// inhabited returns namespaces with a process each: kernels that cannot run the collection pass see no others.
+func inhabited(t testing.TB) *nettest.Pair {
+	t.Helper()
+	p := nettest.New(t)
+	p.A.Hold(t)
+	p.B.Hold(t)
+	return p
+}
+
 // skipBefore skips a test for want of a hook, on kernels that cannot have it.
 func skipBefore(t testing.TB, hook string) {
 	t.Helper()

@@ -42,7 +42,7 @@ func socketHooks() []string { return []string{"arrival", "read", "sent", "write"
 // A reader that comes late counts once; one that finds nothing, or comes at once, does not.
 func TestLateReader(t *testing.T) {
 	inEachMode(t, "socketlatency", socketHooks(), func(t *testing.T, r *rig, f nettest.Family) {
-		p := nettest.New(t)
+		p := inhabited(t)
 		client, server := p.ConnectTCP(t, f)
 		before, sumBefore := r.histogram(t, "inspector_node_socketlatency", "read")
 		begin := time.Now()
@@ -82,7 +82,7 @@ func TestLateReader(t *testing.T) {
 // It is the oldest unread byte that waits, however many come after it.
 func TestReaderOfAStreamComesLate(t *testing.T) {
 	inEachMode(t, "socketlatency", socketHooks(), func(t *testing.T, r *rig, f nettest.Family) {
-		p := nettest.New(t)
+		p := inhabited(t)
 		client, server := p.ConnectTCP(t, f)
 		begin := time.Now()
 		send(t, client, 10)
@@ -111,7 +111,7 @@ func TestReaderOfAStreamComesLate(t *testing.T) {
 // What is written to a peer whose window is closed waits for it to open.
 func TestWriteToAClosedWindow(t *testing.T) {
 	inEachMode(t, "socketlatency", socketHooks(), func(t *testing.T, r *rig, f nettest.Family) {
-		p := nettest.New(t)
+		p := inhabited(t)
 		client, server := p.ConnectTCP(t, f)
 		require.NoError(t, client.SetWriteBuffer(1<<17))
 		begin := time.Now()
@@ -162,7 +162,7 @@ func fill(t testing.TB, conn *net.TCPConn) (total int) {
 // What is sent at once is not slow, even if the acknowledgment of what was sent before takes long.
 func TestWriteOverALongPath(t *testing.T) {
 	inEachMode(t, "socketlatency", socketHooks(), func(t *testing.T, r *rig, f nettest.Family) {
-		p := nettest.New(t)
+		p := inhabited(t)
 		client, server := p.ConnectTCP(t, f)
 		shape(t, p.B)
 		congest(t, p.B, p.A, f) // the acknowledgment is behind
@@ -191,7 +191,7 @@ func TestProbesOfThePathTogether(t *testing.T) {
 					skipBefore(t, hook)
 				}
 			}
-			p := nettest.New(t)
+			p := inhabited(t)
 			client, server := p.ConnectTCP(t, f)
 			shape(t, p.A)
 			congest(t, p.A, p.B, f)
