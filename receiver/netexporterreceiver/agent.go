@@ -241,13 +241,18 @@ func (a *agent) selfTest(ctx context.Context, defs []probe.Definition) []SelfTes
 	return results
 }
 
+// walks tells whether the collection pass runs, which meets namespaces without a process.
+func (r *running) walks() bool {
+	return !slices.ContainsFunc(r.source.Hooks(), func(h kernel.Hook) bool {
+		return h.Name == netns.HookNamespaces && h.Variant == "procfs"
+	})
+}
+
 // startHeartbeat starts the heartbeat where the collection pass meets namespaces without a process.
 func (a *agent) startHeartbeat(r *running) {
-	for _, h := range r.source.Hooks() {
-		if h.Name == netns.HookNamespaces && h.Variant == "procfs" {
-			a.set.Logger.Warn("No heartbeat: from /proc its network namespaces cannot be seen")
-			return
-		}
+	if !r.walks() {
+		a.set.Logger.Warn("No heartbeat: from /proc its network namespaces cannot be seen")
+		return
 	}
 	h, err := newHeartbeat(a.set)
 	if err != nil {

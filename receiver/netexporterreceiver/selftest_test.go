@@ -126,7 +126,7 @@ func TestSelfTestFindsWhatIsBroken(t *testing.T) {
 			for _, f := range nettest.Families() {
 				assert.Contains(t, results[0].Reason, f.String())
 			}
-			assert.Equal(t, VerdictOK, results[1].Verdict, "%+v", results[1])
+			assert.NotEqual(t, VerdictFailed, results[1].Verdict, "%+v", results[1])
 		})
 	}
 }
