@@ -4,6 +4,7 @@
 package netexporterreceiver
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -30,13 +31,16 @@ func TestSlowQueueingDiscipline(t *testing.T) {
 		receive(t, server, 100)
 		atMost := time.Since(begin)
 		s := r.pass(t)
-		assert.EqualValues(t, 3, s[p.A.Inode][qdiscslow100ms])
+		assert.GreaterOrEqual(t, s[p.A.Inode][qdiscslow100ms], int64(3), "what else the kernel sends waits, too")
 		assert.Zero(t, s[p.A.Inode][xmitslow100ms]+s[p.B.Inode][xmitslow100ms]+s[p.B.Inode][qdiscslow100ms])
 		after, sumAfter := r.histogram(t, "inspector_node_netiftxlat", "qdisc")
 		assert.GreaterOrEqual(t, after-before, uint64(3))
 		assert.GreaterOrEqual(t, sumAfter-sumBefore, 300*time.Millisecond)
-		nettest.Wait(t, "three events", func() bool { return len(r.events(p.A, p.B)) >= 3 })
-		events := r.events(p.A, p.B)
+		var events []event
+		nettest.Wait(t, "three events", func() bool {
+			events = slices.DeleteFunc(r.events(p.A, p.B), ofTheKernelItself)
+			return len(events) >= 3
+		})
 		assert.Len(t, events, 3)
 		for _, e := range events[:2] {
 			assert.Equal(t, "udp", e.attr("network.transport"))
