@@ -147,7 +147,8 @@ func (b *budget) fold(metrics pmetric.Metrics, chosen map[uint64]bool) (folded i
 		folded++
 		id := seriesID(m, dp)
 		if index[id] == (pmetric.NumberDataPoint{}) {
-			index[id] = appendLike(merged, m, dp)
+			index[id] = appendLike(merged, m).AppendEmpty()
+			dp.CopyTo(index[id])
 		}
 		if m.Type() == pmetric.MetricTypeGauge {
 			gauges[id] += dp.IntValue()
@@ -191,25 +192,6 @@ func (b *budget) fold(metrics pmetric.Metrics, chosen map[uint64]bool) (folded i
 func emptied(s pmetric.MetricSlice) pmetric.MetricSlice {
 	s.RemoveIf(func(pmetric.Metric) bool { return true })
 	return s
-}
-
-// appendLike appends a metric with one point like dp.
-func appendLike(to pmetric.MetricSlice, m pmetric.Metric, dp pmetric.NumberDataPoint) pmetric.NumberDataPoint {
-	copied := to.AppendEmpty()
-	copied.SetName(m.Name())
-	copied.SetDescription(m.Description())
-	copied.SetUnit(m.Unit())
-	var point pmetric.NumberDataPoint
-	if m.Type() == pmetric.MetricTypeGauge {
-		point = copied.SetEmptyGauge().DataPoints().AppendEmpty()
-	} else {
-		sum := copied.SetEmptySum()
-		sum.SetIsMonotonic(m.Sum().IsMonotonic())
-		sum.SetAggregationTemporality(m.Sum().AggregationTemporality())
-		point = sum.DataPoints().AppendEmpty()
-	}
-	dp.CopyTo(point)
-	return point
 }
 
 // seriesID tells the series of a namespace apart.

@@ -175,41 +175,50 @@ type selfTest struct {
 
 // selfCheck makes one thing happen and says what must be seen of it.
 type selfCheck struct {
-	probe, hook string
+	probe string
+	hooks []string // all those that it takes to see it
 	// what says in a few words what is made to happen.
 	what string
 	// run makes it happen. It fails t with the reason if it is not seen as it was.
 	run func(t nettest.T, s *selfTest, f nettest.Family)
 }
 
-// run makes every check of a hook that runs, each in namespaces of its own.
+// run makes every check of hooks that run, each in namespaces of its own.
 func (s *selfTest) run(t nettest.T, checks []selfCheck) {
 	for _, c := range checks {
-		key := [2]string{c.probe, c.hook}
-		if s.variant(c.probe, c.hook) == kernel.NoVariant {
+		hooks := slices.DeleteFunc(c.hooks, func(hook string) bool { return s.variant(c.probe, hook) == kernel.NoVariant })
+		if len(hooks) == 0 {
 			continue
 		}
 		for _, f := range nettest.Families() {
-			var fault *trial
-			for range attempts {
-				fault = try(t.Context(), func(t nettest.T) {
-					own := *s
-					own.pair = nettest.NewPrivate(t)
-					c.run(t, &own, f)
-				})
-				if !fault.failed {
-					break
+			fault := s.check(t, c, f)
+			for _, hook := range hooks {
+				key := [2]string{c.probe, hook}
+				s.tried[key] = s.tried[key] || !fault.skipped
+				switch {
+				case fault.skipped:
+					s.skips[key] = fault.reason
+				case fault.failed:
+					s.reasons[key] = append(s.reasons[key], fmt.Sprintf("%s, %s: %s", c.what, f, fault.reason))
 				}
-			}
-			s.tried[key] = s.tried[key] || !fault.skipped
-			switch {
-			case fault.skipped:
-				s.skips[key] = fault.reason
-			case fault.failed:
-				s.reasons[key] = append(s.reasons[key], fmt.Sprintf("%s, %s: %s", c.what, f, fault.reason))
 			}
 		}
 	}
+}
+
+// check makes a check, and again if it fails.
+func (s *selfTest) check(t nettest.T, c selfCheck, f nettest.Family) (fault *trial) {
+	for range attempts {
+		fault = try(t.Context(), func(t nettest.T) {
+			own := *s
+			own.pair = nettest.NewPrivate(t)
+			c.run(t, &own, f)
+		})
+		if !fault.failed {
+			break
+		}
+	}
+	return fault
 }
 
 // hooks returns those of a probe.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,37 +21,32 @@ import (
 // within private namespaces can reach.
 func selfChecks() []selfCheck {
 	return []selfCheck{
-		{"tcp", netns.HookNamespaces, "a connection to a closed port", checkTCP},
-		{"tcpext", netns.HookNamespaces, "a close with unread data", checkTCPExt},
-		{"tcpsummary", netns.HookSockets, "a connection with unread data", checkSockets},
-		{"tcplisten", netns.HookListeners, "a connection that nobody accepts", checkListeners},
-		{"udp", netns.HookNamespaces, "datagrams to a closed port", checkUDP},
-		{"fd", netns.HookTasks, "this process", checkFDs},
-		{"io", netns.HookTasks, "this process", checkIO},
-		{"netdev", netns.HookNetlink, "datagrams", checkDevices},
-		{"conntrack", netns.HookNetlink, "datagrams", checkConntrack},
-		{"softnet", hookNode, "datagrams", checkSoftnet},
-		{"slab", hookNode, "sockets", checkSlab},
-		{"packetloss", "drop", "a datagram to a closed port", checkLoss},
-		{"tcpreset", "sent", "a connection to a closed port", checkNoSocket},
-		{"tcpreset", "received", "a connection to a closed port", checkRefused},
-		{"tcpreset", "sent", "a close with SO_LINGER of 0", checkLinger},
-		{"tcpreset", "received", "a close with SO_LINGER of 0", checkResetByPeer},
-		{"tcpreset", "sent", "data after the close", checkLateData},
-		{"tcpreset", "silent", "a reset of a half-open connection", checkHalfOpen},
-		{"tcpreset", "silent", "a reset in TIME_WAIT", checkTimeWaitReset},
-		{"tcptwrcv", "processed", "a segment in TIME_WAIT", checkTimeWaitSegment},
-		{"net_softirq", "softirq", "traffic", checkSoftirq},
-		{"socketlatency", "arrival", "a late reader", checkLateRead},
-		{"socketlatency", "read", "a late reader", checkLateRead},
-		{"socketlatency", "write", "a closed window", checkClosedWindow},
-		{"socketlatency", "sent", "a closed window", checkClosedWindow},
-		{"kernellatency", "send", "a token bucket", checkSlowTransmission},
-		{"kernellatency", "dequeue", "a token bucket", checkSlowTransmission},
-		{"kernellatency", "receive", "a connection", checkReception},
-		{"kernellatency", "deliver", "a connection", checkReception},
-		{"netiftxlat", "enqueue", "a token bucket", checkSlowQueue},
-		{"netiftxlat", "dequeue", "a token bucket", checkSlowQueue},
+		{"tcp", []string{netns.HookNamespaces}, "a connection to a closed port", checkTCP},
+		{"tcpext", []string{netns.HookNamespaces}, "a close with unread data", checkTCPExt},
+		{"tcpsummary", []string{netns.HookSockets}, "a connection with unread data", checkSockets},
+		{"tcplisten", []string{netns.HookListeners}, "a connection that nobody accepts", checkListeners},
+		{"udp", []string{netns.HookNamespaces}, "datagrams to a closed port", checkUDP},
+		{"fd", []string{netns.HookTasks}, "this process", checkFDs},
+		{"io", []string{netns.HookTasks}, "this process", checkIO},
+		{"netdev", []string{netns.HookNetlink}, "datagrams", checkDevices},
+		{"conntrack", []string{netns.HookNetlink}, "datagrams", checkConntrack},
+		{"softnet", []string{hookNode}, "datagrams", checkSoftnet},
+		{"slab", []string{hookNode}, "sockets", checkSlab},
+		{"packetloss", []string{"drop"}, "a datagram to a closed port", checkLoss},
+		{"tcpreset", []string{"sent"}, "a connection to a closed port", checkNoSocket},
+		{"tcpreset", []string{"received"}, "a connection to a closed port", checkReceived((*nettest.Pair).ConnectClosedPort, "TCP_RCV_RST_SYN", "TCP_SYN_SENT")},
+		{"tcpreset", []string{"sent"}, "a close with SO_LINGER of 0", checkLinger},
+		{"tcpreset", []string{"received"}, "a close with SO_LINGER of 0", checkReceived((*nettest.Pair).LingerZeroClose, "TCP_RCV_RST_ESTAB", "TCP_ESTABLISHED")},
+		{"tcpreset", []string{"sent"}, "data after the close", checkLateData},
+		{"tcpreset", []string{"silent"}, "a reset of a half-open connection", checkReceived((*nettest.Pair).HalfOpenReset, "TCP_RCV_RST_SYN", "TCP_SYN_RECV")},
+		{"tcpreset", []string{"silent"}, "a reset in TIME_WAIT", checkReceived((*nettest.Pair).ResetInTimeWait, "TCP_RCV_RST_TW", "TCP_TIME_WAIT")},
+		{"tcptwrcv", []string{"processed"}, "a segment in TIME_WAIT", checkTimeWaitSegment},
+		{"net_softirq", []string{"softirq"}, "traffic", checkSoftirq},
+		{"socketlatency", []string{"arrival", "read"}, "a late reader", checkLateRead},
+		{"socketlatency", []string{"write", "sent"}, "a closed window", checkClosedWindow},
+		{"kernellatency", []string{"send", "dequeue"}, "a token bucket", checkSlowTransmission},
+		{"kernellatency", []string{"receive", "deliver"}, "a connection", checkReception},
+		{"netiftxlat", []string{"enqueue", "dequeue"}, "a token bucket", checkSlowQueue},
 	}
 }
 
@@ -148,11 +144,14 @@ func checkNoSocket(t nettest.T, s *selfTest, f nettest.Family) {
 	s.counted(t, k.From.Inode, map[string]int64{"inspector_pod_tcpreset": 1})
 }
 
-func checkRefused(t nettest.T, s *selfTest, f nettest.Family) {
-	k := s.pair.ConnectClosedPort(t, f)
-	want := flow(f, "tcp", k.Destination, k.Source)
-	want["tcp.state"] = "TCP_SYN_SENT"
-	s.expect(t, "TCP_RCV_RST_SYN", k.To.Inode, want)
+// checkReceived returns the check of a reset that a stimulus makes and a socket in that state receives.
+func checkReceived(stimulus func(*nettest.Pair, nettest.T, nettest.Family) nettest.Packet, event, state string) func(nettest.T, *selfTest, nettest.Family) {
+	return func(t nettest.T, s *selfTest, f nettest.Family) {
+		k := stimulus(s.pair, t, f)
+		want := flow(f, "tcp", k.Destination, k.Source)
+		want["tcp.state"] = state
+		s.expect(t, event, k.To.Inode, want)
+	}
 }
 
 func checkLinger(t nettest.T, s *selfTest, f nettest.Family) {
@@ -160,32 +159,11 @@ func checkLinger(t nettest.T, s *selfTest, f nettest.Family) {
 	s.expect(t, "TCPRESET_ACTIVE", k.From.Inode, flow(f, "tcp", k.Source, k.Destination))
 }
 
-func checkResetByPeer(t nettest.T, s *selfTest, f nettest.Family) {
-	k := s.pair.LingerZeroClose(t, f)
-	want := flow(f, "tcp", k.Destination, k.Source)
-	want["tcp.state"] = "TCP_ESTABLISHED"
-	s.expect(t, "TCP_RCV_RST_ESTAB", k.To.Inode, want)
-}
-
 func checkLateData(t nettest.T, s *selfTest, f nettest.Family) {
 	k := s.pair.DataToOrphanedFinWait2(t, f)
 	want := flow(f, "tcp", k.Destination, k.Source)
 	want["tcp.state"] = "TCP_TIME_WAIT" // that of an orphan in FIN_WAIT2, too
 	s.expect(t, "TCPRESET_PROCESS", k.From.Inode, want)
-}
-
-func checkHalfOpen(t nettest.T, s *selfTest, f nettest.Family) {
-	k := s.pair.HalfOpenReset(t, f)
-	want := flow(f, "tcp", k.Destination, k.Source)
-	want["tcp.state"] = "TCP_SYN_RECV"
-	s.expect(t, "TCP_RCV_RST_SYN", k.To.Inode, want)
-}
-
-func checkTimeWaitReset(t nettest.T, s *selfTest, f nettest.Family) {
-	k := s.pair.ResetInTimeWait(t, f)
-	want := flow(f, "tcp", k.Destination, k.Source)
-	want["tcp.state"] = "TCP_TIME_WAIT"
-	s.expect(t, "TCP_RCV_RST_TW", k.To.Inode, want)
 }
 
 func checkTimeWaitSegment(t nettest.T, s *selfTest, f nettest.Family) {
@@ -276,15 +254,8 @@ func flow(f nettest.Family, transport string, source, destination netip.AddrPort
 }
 
 // one accepts any of the values.
-func one(values ...string) func(any) bool {
-	return func(got any) bool {
-		for _, v := range values {
-			if got == v {
-				return true
-			}
-		}
-		return false
-	}
+func one(values ...any) func(any) bool {
+	return func(got any) bool { return slices.Contains(values, got) }
 }
 
 // longer accepts durations of at least d.

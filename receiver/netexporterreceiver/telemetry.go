@@ -121,13 +121,7 @@ func (t *telemetry) observeUp(_ context.Context, o metric.Int64Observer) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for name, hooks := range t.hooks {
-		var up uint64
-		for _, h := range hooks {
-			if h.Variant != kernel.NoVariant {
-				up = 1
-			}
-		}
-		observe(o, up, name)
+		observe(o, truth(runs(hooks)), name)
 	}
 	return nil
 }
@@ -137,11 +131,7 @@ func (t *telemetry) observeHooks(_ context.Context, o metric.Int64Observer) erro
 	defer t.mu.Unlock()
 	for name, hooks := range t.hooks {
 		for _, h := range hooks {
-			var runs uint64
-			if h.Variant != kernel.NoVariant {
-				runs = 1
-			}
-			observe(o, runs, name, attribute.String("hook", h.Name), attribute.String("variant", h.Variant))
+			observe(o, truth(h.Variant != kernel.NoVariant), name, attribute.String("hook", h.Name), attribute.String("variant", h.Variant))
 		}
 	}
 	return nil
@@ -151,11 +141,7 @@ func (t *telemetry) observeVerified(_ context.Context, o metric.Int64Observer) e
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for name, ok := range t.verified {
-		var value uint64
-		if ok {
-			value = 1
-		}
-		observe(o, value, name)
+		observe(o, truth(ok), name)
 	}
 	return nil
 }
@@ -185,6 +171,14 @@ func (t *telemetry) observeStats(each func(metric.Int64Observer, probe.Stats)) m
 		}
 		return err
 	}
+}
+
+// truth is the value of a gauge that tells whether something holds.
+func truth(holds bool) uint64 {
+	if holds {
+		return 1
+	}
+	return 0
 }
 
 func observe(o metric.Int64Observer, value uint64, probeName string, attrs ...attribute.KeyValue) {
