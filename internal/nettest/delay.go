@@ -7,7 +7,9 @@ package nettest
 
 import (
 	"errors"
+	"fmt"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -19,9 +21,9 @@ func (p *Pair) LateRead(t T, family Family, pause time.Duration) Packet {
 	t.Helper()
 	client, server := p.ConnectTCP(t, family)
 	write(t, client, make([]byte, 100))
-	p.waitQueued(t, server, unix.SIOCINQ, func(n int) bool { return n == 100 })
+	WaitUnread(t, server, 100)
 	time.Sleep(pause)
-	drain(t, server, 100)
+	Drain(t, server, 100)
 	return p.fromA(family, localAddr(client), remoteAddr(client))
 }
 
@@ -32,10 +34,18 @@ func (p *Pair) ClosedWindow(t T, family Family, pause time.Duration) Packet {
 	if err := client.SetWriteBuffer(1 << 17); err != nil {
 		t.Fatalf("set send buffer of %s: %v", client.LocalAddr(), err)
 	}
+	written := Fill(t, client)
+	time.Sleep(pause)
+	Drain(t, server, written)
+	return p.fromA(family, localAddr(client), remoteAddr(client))
+}
+
+// Fill writes until the peer has acknowledged all that was sent and its window takes no more, and returns how much.
+func Fill(t T, conn *net.TCPConn) (written int) {
+	t.Helper()
 	const most = 1 << 24 // far beyond what the two sockets have room for
-	written, buf := 0, make([]byte, 4096)
-	control(t, client, func(fd int) error {
-		for written < most {
+	control(t, conn, func(fd int) error {
+		for buf := make([]byte, 4096); written < most; {
 			n, err := unix.Write(fd, buf) // it does not block
 			if errors.Is(err, unix.EAGAIN) {
 				return nil
@@ -47,21 +57,30 @@ func (p *Pair) ClosedWindow(t T, family Family, pause time.Duration) Packet {
 		}
 		return nil
 	})
-	unacknowledged := func() int { return queued(t, client, unix.SIOCOUTQ) }
-	p.waitQueued(t, client, unix.SIOCOUTQNSD, func(unsent int) bool { return unsent > 0 && unsent == unacknowledged() })
-	time.Sleep(pause)
-	drain(t, server, written)
+	Wait(t, "the window to close", func() bool {
+		unsent := Queued(t, conn, unix.SIOCOUTQNSD)
+		return unsent > 0 && unsent == Queued(t, conn, unix.SIOCOUTQ)
+	})
+	return written
+}
+
+// TokenBucket shapes A and returns a segment of a connection that had to wait behind datagrams, for some hundreds of
+// milliseconds.
+func (p *Pair) TokenBucket(t T, family Family) Packet {
+	t.Helper()
+	client, server := p.ConnectTCP(t, family)
+	p.A.Shape(t)
+	p.A.Congest(t, p.B, family)
+	write(t, client, make([]byte, 100))
+	Drain(t, server, 100)
 	return p.fromA(family, localAddr(client), remoteAddr(client))
 }
 
-// TokenBucket lets A's device send 5,000 bytes a second, and returns a segment of a connection that had to wait behind
-// 3,600 bytes of datagrams, for some hundreds of milliseconds. It skips the test where the kernel has no sch_tbf.
-func (p *Pair) TokenBucket(t T, family Family) Packet {
+// Shape lets the namespace send 5,000 bytes a second, and 1,600 at once. It skips the test where the kernel has no sch_tbf.
+func (n *Namespace) Shape(t T) {
 	t.Helper()
 	const rate, burst = 5000, 1600 // bytes
-	client, server := p.ConnectTCP(t, family)
-	datagrams := p.A.DialUDP(t, localAddr(p.B.ListenUDP(t, family)))
-	p.A.Do(t, func() {
+	n.Do(t, func() {
 		device, err := netlink.LinkByName(Device)
 		if err != nil {
 			t.Fatalf("find %s: %v", Device, err)
@@ -79,28 +98,33 @@ func (p *Pair) TokenBucket(t T, family Family) Packet {
 			t.Fatalf("shape %s: %v", Device, err)
 		}
 	})
+}
+
+// Congest sends three datagrams, of which the first empties the bucket of Shape: what comes behind them waits for some
+// 400 ms.
+func (n *Namespace) Congest(t T, to *Namespace, family Family) {
+	t.Helper()
+	datagrams := n.DialUDP(t, localAddr(to.ListenUDP(t, family)))
 	for range 3 {
 		write(t, datagrams, make([]byte, 1200))
 	}
-	write(t, client, make([]byte, 100))
-	drain(t, server, 100)
-	return p.fromA(family, localAddr(client), remoteAddr(client))
 }
 
-// queued returns how many bytes an ioctl says that a socket holds.
-func queued(t T, conn *net.TCPConn, request uint) (n int) {
+// Queued returns how many bytes an ioctl says that a socket holds.
+func Queued(t T, conn syscall.Conn, request uint) (n int) {
 	t.Helper()
 	control(t, conn, func(fd int) (err error) { n, err = unix.IoctlGetInt(fd, request); return err })
 	return n
 }
 
-func (p *Pair) waitQueued(t T, conn *net.TCPConn, request uint, enough func(int) bool) {
+// WaitUnread waits until a socket has that many unread bytes.
+func WaitUnread(t T, conn *net.TCPConn, n int) {
 	t.Helper()
-	Wait(t, "the socket's queue", func() bool { return enough(queued(t, conn, request)) })
+	Wait(t, fmt.Sprintf("%d bytes to arrive", n), func() bool { return Queued(t, conn, unix.SIOCINQ) == n })
 }
 
-// drain reads that many bytes.
-func drain(t T, conn *net.TCPConn, n int) {
+// Drain reads that many bytes.
+func Drain(t T, conn *net.TCPConn, n int) {
 	t.Helper()
 	for buf := make([]byte, 1<<16); n > 0; {
 		got, err := conn.Read(buf[:min(n, len(buf))])

@@ -218,14 +218,7 @@ func (p *Pair) CloseWithUnreadData(t T, family Family) Packet {
 	client, server := p.ConnectTCP(t, family)
 	data := []byte("unread")
 	write(t, client, data)
-	Wait(t, "data to arrive", func() (arrived bool) {
-		control(t, server, func(fd int) error {
-			unread, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
-			arrived = unread == len(data)
-			return err
-		})
-		return arrived
-	})
+	WaitUnread(t, server, len(data))
 	return p.resetByClose(t, family, client, server)
 }
 

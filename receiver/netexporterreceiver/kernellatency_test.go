@@ -32,11 +32,11 @@ func TestSlowTransmission(t *testing.T) {
 		p := inhabited(t)
 		client, server := p.ConnectTCP(t, f)
 		before, sumBefore := r.histogram(t, "inspector_node_kernellatency", "tx")
-		shape(t, p.A)
-		congest(t, p.A, p.B, f)
+		p.A.Shape(t)
+		p.A.Congest(t, p.B, f)
 		begin := time.Now()
 		send(t, client, 100)
-		receive(t, server, 100)
+		nettest.Drain(t, server, 100)
 		atMost := time.Since(begin)
 		s := r.pass(t)
 		assert.EqualValues(t, 1, s[p.A.Inode][txslow100ms])
@@ -52,22 +52,6 @@ func TestSlowTransmission(t *testing.T) {
 		assert.GreaterOrEqual(t, after-before, uint64(1))
 		assert.GreaterOrEqual(t, sumAfter-sumBefore, 100*time.Millisecond)
 	})
-}
-
-// shape lets a namespace send 5,000 bytes a second, and 1,600 at once.
-func shape(t testing.TB, n *nettest.Namespace) {
-	t.Helper()
-	tc(t, n, "qdisc", "add", "dev", nettest.Device, "root", "tbf", "rate", "40kbit", "burst", "1600", "limit", "100000")
-}
-
-// congest sends three datagrams, of which the first empties the bucket: what comes behind them waits for some 400 ms.
-func congest(t testing.TB, from, to *nettest.Namespace, f nettest.Family) {
-	t.Helper()
-	source := from.DialUDP(t, to.ListenUDP(t, f).LocalAddr().(*net.UDPAddr).AddrPort())
-	for range 3 {
-		_, err := source.Write(make([]byte, 1200))
-		require.NoError(t, err)
-	}
 }
 
 // A segment waits until the address of the neighbor is known.
@@ -156,7 +140,7 @@ func TestSlowReception(t *testing.T) {
 		assert.Zero(t, r.pass(t)[p.B.Inode][rxslow100ms], "it still waits")
 		page.provide(t)
 		require.NoError(t, <-written)
-		receive(t, server, 100)
+		nettest.Drain(t, server, 100)
 		atMost := time.Since(begin)
 		after, sumAfter := r.histogram(t, "inspector_node_kernellatency", "rx")
 		s := r.pass(t)

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
@@ -19,7 +18,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/pdata/pmetric"
-	"golang.org/x/sys/unix"
 
 	"github.com/netexporter/netexporter/internal/kernel"
 	"github.com/netexporter/netexporter/internal/nettest"
@@ -157,13 +155,6 @@ func (r *rig) onlyEvent(t testing.TB, of ...*nettest.Namespace) event {
 	return events[0]
 }
 
-// queued returns what an ioctl says is in a queue of the socket, in bytes.
-func queued(t testing.TB, conn syscall.Conn, request uint) (n int) {
-	t.Helper()
-	onFD(t, conn, func(fd int) (err error) { n, err = unix.IoctlGetInt(fd, request); return err })
-	return n
-}
-
 func onFD(t testing.TB, conn syscall.Conn, f func(fd int) error) {
 	t.Helper()
 	raw, err := conn.SyscallConn()
@@ -173,43 +164,15 @@ func onFD(t testing.TB, conn syscall.Conn, f func(fd int) error) {
 	require.NoError(t, inner)
 }
 
-// unread waits until the socket has that many unread bytes.
-func unread(t testing.TB, conn *net.TCPConn, n int) {
-	t.Helper()
-	nettest.Wait(t, fmt.Sprintf("%d bytes to arrive", n), func() bool { return queued(t, conn, unix.SIOCINQ) == n })
-}
-
 func send(t testing.TB, conn *net.TCPConn, n int) {
 	t.Helper()
 	_, err := conn.Write(make([]byte, n))
 	require.NoError(t, err)
 }
 
-func receive(t testing.TB, conn *net.TCPConn, n int) {
-	t.Helper()
-	for buf := make([]byte, 1<<16); n > 0; {
-		got, err := conn.Read(buf[:min(n, len(buf))])
-		require.NoError(t, err)
-		n -= got
-	}
-}
-
 func addr(a net.Addr) netip.AddrPort {
 	p := a.(*net.TCPAddr).AddrPort()
 	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
-}
-
-// tc runs tc in a namespace, and skips the test without it.
-func tc(t testing.TB, n *nettest.Namespace, args ...string) {
-	t.Helper()
-	path, err := exec.LookPath("tc")
-	if err != nil {
-		t.Skip("needs the tc program")
-	}
-	n.Do(t, func() {
-		out, err := exec.Command(path, args...).CombinedOutput()
-		require.NoError(t, err, "tc %v: %s", args, out)
-	})
 }
 
 // inhabited returns namespaces with a process each: kernels that cannot run the collection pass see no others.

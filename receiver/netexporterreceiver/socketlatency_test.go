@@ -4,8 +4,6 @@
 package netexporterreceiver
 
 import (
-	"errors"
-	"net"
 	"os"
 	"strings"
 	"testing"
@@ -47,11 +45,11 @@ func TestLateReader(t *testing.T) {
 		before, sumBefore := r.histogram(t, "inspector_node_socketlatency", "read")
 		begin := time.Now()
 		send(t, client, 100)
-		unread(t, server, 100)
+		nettest.WaitUnread(t, server, 100)
 		arrived := time.Now()
 		time.Sleep(late)
 		atLeast := time.Since(arrived)
-		receive(t, server, 100)
+		nettest.Drain(t, server, 100)
 		atMost := time.Since(begin)
 		after, sumAfter := r.histogram(t, "inspector_node_socketlatency", "read")
 		// It is the node's: others on the machine may have been late, too.
@@ -66,7 +64,7 @@ func TestLateReader(t *testing.T) {
 		require.NoError(t, server.SetReadDeadline(time.Time{}))
 		for range 3 {
 			send(t, client, 10)
-			receive(t, server, 10)
+			nettest.Drain(t, server, 10)
 		}
 		s := r.pass(t)
 		assert.EqualValues(t, 1, s[p.B.Inode][read100ms])
@@ -86,7 +84,7 @@ func TestReaderOfAStreamComesLate(t *testing.T) {
 		client, server := p.ConnectTCP(t, f)
 		begin := time.Now()
 		send(t, client, 10)
-		unread(t, server, 10)
+		nettest.WaitUnread(t, server, 10)
 		arrived := time.Now()
 		total := 10
 		for time.Since(arrived) < late {
@@ -94,12 +92,12 @@ func TestReaderOfAStreamComesLate(t *testing.T) {
 			send(t, client, 10)
 			total += 10
 		}
-		unread(t, server, total)
+		nettest.WaitUnread(t, server, total)
 		atLeast := time.Since(arrived)
 		// In pieces: the rest has been waited for no longer once the first is read.
-		receive(t, server, 15)
+		nettest.Drain(t, server, 15)
 		atMost := time.Since(begin)
-		receive(t, server, total-15)
+		nettest.Drain(t, server, total-15)
 		assert.EqualValues(t, 1, r.pass(t)[p.B.Inode][read100ms])
 		slowEvent{
 			in: p.B, name: "SOCKETLAT_READSLOW", family: f, state: "TCP_ESTABLISHED", own: true,
@@ -115,12 +113,12 @@ func TestWriteToAClosedWindow(t *testing.T) {
 		client, server := p.ConnectTCP(t, f)
 		require.NoError(t, client.SetWriteBuffer(1<<17))
 		begin := time.Now()
-		total := fill(t, client)
+		total := nettest.Fill(t, client)
 		stalled := time.Now()
 		time.Sleep(late)
 		atLeast := time.Since(stalled)
 		assert.Zero(t, r.pass(t)[p.A.Inode][write100ms], "it still waits")
-		receive(t, server, total)
+		nettest.Drain(t, server, total)
 		atMost := time.Since(begin)
 		s := r.pass(t)
 		assert.EqualValues(t, 1, s[p.A.Inode][write100ms])
@@ -136,42 +134,19 @@ func TestWriteToAClosedWindow(t *testing.T) {
 	})
 }
 
-// fill writes until the peer has acknowledged all that was sent and its window takes no more, and returns how much.
-func fill(t testing.TB, conn *net.TCPConn) (total int) {
-	t.Helper()
-	onFD(t, conn, func(fd int) error {
-		for buf := make([]byte, 4096); total < 1<<24; {
-			n, err := unix.Write(fd, buf)
-			if errors.Is(err, unix.EAGAIN) {
-				break
-			}
-			if err != nil {
-				return err
-			}
-			total += n
-		}
-		return nil
-	})
-	nettest.Wait(t, "the window to close", func() bool {
-		unsent := queued(t, conn, unix.SIOCOUTQNSD)
-		return unsent > 0 && unsent == queued(t, conn, unix.SIOCOUTQ)
-	})
-	return total
-}
-
 // What is sent at once is not slow, even if the acknowledgment of what was sent before takes long.
 func TestWriteOverALongPath(t *testing.T) {
 	inEachMode(t, "socketlatency", socketHooks(), func(t *testing.T, r *rig, f nettest.Family) {
 		p := inhabited(t)
 		client, server := p.ConnectTCP(t, f)
-		shape(t, p.B)
-		congest(t, p.B, p.A, f) // the acknowledgment is behind
+		p.B.Shape(t)
+		p.B.Congest(t, p.A, f) // the acknowledgment is behind
 		send(t, client, 10)
 		time.Sleep(late)
-		require.Positive(t, queued(t, client, unix.SIOCOUTQ), "the acknowledgment was not held up")
+		require.Positive(t, nettest.Queued(t, client, unix.SIOCOUTQ), "the acknowledgment was not held up")
 		send(t, client, 10)
-		nettest.Wait(t, "the acknowledgment", func() bool { return queued(t, client, unix.SIOCOUTQ) == 0 })
-		receive(t, server, 20)
+		nettest.Wait(t, "the acknowledgment", func() bool { return nettest.Queued(t, client, unix.SIOCOUTQ) == 0 })
+		nettest.Drain(t, server, 20)
 		assert.Zero(t, r.pass(t)[p.A.Inode][write100ms])
 	})
 }
@@ -193,15 +168,15 @@ func TestProbesOfThePathTogether(t *testing.T) {
 			}
 			p := inhabited(t)
 			client, server := p.ConnectTCP(t, f)
-			shape(t, p.A)
-			congest(t, p.A, p.B, f)
+			p.A.Shape(t)
+			p.A.Congest(t, p.B, f)
 			send(t, client, 100)
-			unread(t, server, 100)
+			nettest.WaitUnread(t, server, 100)
 			time.Sleep(late)
 			// Of this one the program at tcp_probe must know that it is not the oldest.
 			send(t, client, 100)
-			unread(t, server, 200)
-			receive(t, server, 200)
+			nettest.WaitUnread(t, server, 200)
+			nettest.Drain(t, server, 200)
 			s := r.pass(t)
 			assert.EqualValues(t, 1, s[p.B.Inode][read100ms])
 			assert.EqualValues(t, 1, s[p.A.Inode][txslow100ms])
