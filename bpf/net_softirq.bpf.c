@@ -24,8 +24,8 @@ const volatile __u32 net_tx_nr;
 const volatile __u32 net_rx_nr;
 
 struct vector {
-	__u64 raised_ns;  /* 0: it is not waiting, or nobody saw it raised */
-	__u64 entered_ns; /* 0: it is not running, or nobody saw it begin */
+	__u64 raised;  /* 0: it is not waiting, or nobody saw it raised */
+	__u64 entered; /* 0: it is not running, or nobody saw it begin */
 	struct histogram sched, execute;
 };
 
@@ -66,10 +66,19 @@ static __always_inline struct vector *vector_of(__u32 nr)
 	return &s->vectors[nr == net_rx_nr ? SOFTIRQ_VECTOR_NET_RX : SOFTIRQ_VECTOR_NET_TX];
 }
 
-static __always_inline void measured(struct histogram *h, __u64 ns, __u32 nr, enum softirq_type type)
+/* now returns the time in ticks, which costs a load, or, with full histograms, in ns. Neither is ever 0. */
+static __always_inline __u64 now(void)
 {
+	return full_histograms ? bpf_ktime_get_ns() : bpf_jiffies64();
+}
+
+static __always_inline void measured(struct histogram *h, __u64 elapsed, __u32 nr, enum softirq_type type)
+{
+	__u64 ns = full_histograms ? elapsed : elapsed * tick_ns;
 	struct event *e;
 
+	if (!full_histograms && elapsed < MIN_TICKS)
+		return;
 	histogram_add(h, ns);
 	if (ns <= threshold_ns)
 		return;
@@ -96,8 +105,8 @@ int softirq__raw_tp_raise(__u64 *ctx)
 {
 	struct vector *v = vector_of(ctx[0]);
 
-	if (v && !v->raised_ns)
-		v->raised_ns = bpf_ktime_get_ns();
+	if (v && !v->raised)
+		v->raised = now();
 	return 0;
 }
 
@@ -106,18 +115,18 @@ int softirq__raw_tp_entry(__u64 *ctx)
 {
 	__u32 nr = ctx[0];
 	struct vector *v = vector_of(nr);
-	__u64 raised_ns, now;
+	__u64 raised, entered;
 
 	if (!v)
 		return 0;
 	/* In this order: an interrupt in between may raise it. */
-	raised_ns = v->raised_ns;
-	now = bpf_ktime_get_ns();
+	raised = v->raised;
+	entered = now();
 	/* What is raised from here on, by an interrupt or by the soft interrupt itself, waits for the next run. */
-	v->raised_ns = 0;
-	v->entered_ns = now;
-	if (raised_ns)
-		measured(&v->sched, now - raised_ns, nr, SOFTIRQ_TYPE_SCHED);
+	v->raised = 0;
+	v->entered = entered;
+	if (raised)
+		measured(&v->sched, entered - raised, nr, SOFTIRQ_TYPE_SCHED);
 	return 0;
 }
 
@@ -126,12 +135,12 @@ int softirq__raw_tp_exit(__u64 *ctx)
 {
 	__u32 nr = ctx[0];
 	struct vector *v = vector_of(nr);
-	__u64 entered_ns;
+	__u64 entered;
 
-	if (!v || !v->entered_ns)
+	if (!v || !v->entered)
 		return 0;
-	entered_ns = v->entered_ns;
-	v->entered_ns = 0;
-	measured(&v->execute, bpf_ktime_get_ns() - entered_ns, nr, SOFTIRQ_TYPE_EXECUTE);
+	entered = v->entered;
+	v->entered = 0;
+	measured(&v->execute, now() - entered, nr, SOFTIRQ_TYPE_EXECUTE);
 	return 0;
 }

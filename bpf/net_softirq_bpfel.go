@@ -96,10 +96,10 @@ const (
 type NetSoftirqSoftirqs struct {
 	_       structs.HostLayout
 	Vectors [2]struct {
-		_         structs.HostLayout
-		RaisedNs  uint64
-		EnteredNs uint64
-		Sched     struct {
+		_       structs.HostLayout
+		Raised  uint64
+		Entered uint64
+		Sched   struct {
 			_       structs.HostLayout
 			SumNs   uint64
 			Slow    uint64
@@ -126,6 +126,7 @@ const (
 	NetSoftirqProgSoftirqRawTpRaise = "softirq__raw_tp_raise"
 	NetSoftirqVarEventsEnabled      = "events_enabled"
 	NetSoftirqVarEventsPerSecond    = "events_per_second"
+	NetSoftirqVarFullHistograms     = "full_histograms"
 	NetSoftirqVarHistogramBtf       = "histogram_btf"
 	NetSoftirqVarHostNetns          = "host_netns"
 	NetSoftirqVarLatencyBtf         = "latency_btf"
@@ -134,6 +135,7 @@ const (
 	NetSoftirqVarSoftirqTypeBtf     = "softirq_type_btf"
 	NetSoftirqVarSoftirqVectorBtf   = "softirq_vector_btf"
 	NetSoftirqVarThresholdNs        = "threshold_ns"
+	NetSoftirqVarTickNs             = "tick_ns"
 )
 
 // LoadNetSoftirq returns the embedded CollectionSpec for NetSoftirq.
@@ -198,6 +200,7 @@ type NetSoftirqMapSpecs struct {
 type NetSoftirqVariableSpecs struct {
 	EventsEnabled    *ebpf.VariableSpec `ebpf:"events_enabled"`
 	EventsPerSecond  *ebpf.VariableSpec `ebpf:"events_per_second"`
+	FullHistograms   *ebpf.VariableSpec `ebpf:"full_histograms"`
 	HistogramBtf     *ebpf.VariableSpec `ebpf:"histogram_btf"`
 	HostNetns        *ebpf.VariableSpec `ebpf:"host_netns"`
 	LatencyBtf       *ebpf.VariableSpec `ebpf:"latency_btf"`
@@ -206,6 +209,7 @@ type NetSoftirqVariableSpecs struct {
 	SoftirqTypeBtf   *ebpf.VariableSpec `ebpf:"softirq_type_btf"`
 	SoftirqVectorBtf *ebpf.VariableSpec `ebpf:"softirq_vector_btf"`
 	ThresholdNs      *ebpf.VariableSpec `ebpf:"threshold_ns"`
+	TickNs           *ebpf.VariableSpec `ebpf:"tick_ns"`
 }
 
 // NetSoftirqObjects contains all objects after they have been loaded into the kernel.
@@ -247,6 +251,7 @@ func (m *NetSoftirqMaps) Close() error {
 type NetSoftirqVariables struct {
 	EventsEnabled    *ebpf.Variable `ebpf:"events_enabled"`
 	EventsPerSecond  *ebpf.Variable `ebpf:"events_per_second"`
+	FullHistograms   *ebpf.Variable `ebpf:"full_histograms"`
 	HistogramBtf     *ebpf.Variable `ebpf:"histogram_btf"`
 	HostNetns        *ebpf.Variable `ebpf:"host_netns"`
 	LatencyBtf       *ebpf.Variable `ebpf:"latency_btf"`
@@ -255,6 +260,7 @@ type NetSoftirqVariables struct {
 	SoftirqTypeBtf   *ebpf.Variable `ebpf:"softirq_type_btf"`
 	SoftirqVectorBtf *ebpf.Variable `ebpf:"softirq_vector_btf"`
 	ThresholdNs      *ebpf.Variable `ebpf:"threshold_ns"`
+	TickNs           *ebpf.Variable `ebpf:"tick_ns"`
 }
 
 // NetSoftirqPrograms contains all programs after they have been loaded into the kernel.

@@ -91,8 +91,10 @@ const (
 	VirtcmdlatencyProgCommandKretprobe = "command__kretprobe"
 	VirtcmdlatencyVarEventsEnabled     = "events_enabled"
 	VirtcmdlatencyVarEventsPerSecond   = "events_per_second"
+	VirtcmdlatencyVarFullHistograms    = "full_histograms"
 	VirtcmdlatencyVarHostNetns         = "host_netns"
 	VirtcmdlatencyVarThresholdNs       = "threshold_ns"
+	VirtcmdlatencyVarTickNs            = "tick_ns"
 )
 
 // LoadVirtcmdlatency returns the embedded CollectionSpec for Virtcmdlatency.
@@ -159,8 +161,10 @@ type VirtcmdlatencyMapSpecs struct {
 type VirtcmdlatencyVariableSpecs struct {
 	EventsEnabled   *ebpf.VariableSpec `ebpf:"events_enabled"`
 	EventsPerSecond *ebpf.VariableSpec `ebpf:"events_per_second"`
+	FullHistograms  *ebpf.VariableSpec `ebpf:"full_histograms"`
 	HostNetns       *ebpf.VariableSpec `ebpf:"host_netns"`
 	ThresholdNs     *ebpf.VariableSpec `ebpf:"threshold_ns"`
+	TickNs          *ebpf.VariableSpec `ebpf:"tick_ns"`
 }
 
 // VirtcmdlatencyObjects contains all objects after they have been loaded into the kernel.
@@ -204,8 +208,10 @@ func (m *VirtcmdlatencyMaps) Close() error {
 type VirtcmdlatencyVariables struct {
 	EventsEnabled   *ebpf.Variable `ebpf:"events_enabled"`
 	EventsPerSecond *ebpf.Variable `ebpf:"events_per_second"`
+	FullHistograms  *ebpf.Variable `ebpf:"full_histograms"`
 	HostNetns       *ebpf.Variable `ebpf:"host_netns"`
 	ThresholdNs     *ebpf.Variable `ebpf:"threshold_ns"`
+	TickNs          *ebpf.Variable `ebpf:"tick_ns"`
 }
 
 // VirtcmdlatencyPrograms contains all programs after they have been loaded into the kernel.

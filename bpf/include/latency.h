@@ -13,6 +13,13 @@
 /* Set by user space before load: what takes longer is an event. */
 const volatile __u64 threshold_ns = SLOW_NS;
 
+/* Of probes whose clock is the tick of the kernel, set by user space before load. */
+const volatile bool full_histograms = false; /* measure everything, by a clock that costs */
+const volatile __u64 tick_ns = 10000000;     /* NSEC_PER_SEC / HZ of the running kernel */
+
+/* Below this nothing is measured: the difference of two ticks may be one too many. */
+#define MIN_TICKS 2
+
 /* What an event has to say of a latency, beyond its header. */
 struct latency {
 	__u64 ns;

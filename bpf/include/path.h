@@ -9,13 +9,6 @@
 #include "latency.h"
 #include "packet.h"
 
-/* Set by user space before load. */
-const volatile bool full_histograms = false; /* measure everything, by a clock that costs */
-const volatile __u64 tick_ns = 10000000;     /* NSEC_PER_SEC / HZ of the running kernel */
-
-/* Below this nothing is measured: the difference of two ticks may be one too many. */
-#define MIN_TICKS 2
-
 /* The most packets that are looked at of those that leave a queue at once. */
 #define MAX_DEQUEUED 16
 

@@ -42,6 +42,9 @@ func everything(c *probe.Config) {
 	c.Threshold, c.EventsPerSecond = &threshold, math.MaxUint32
 }
 
+// full makes a probe measure every latency.
+func full(c *probe.Config) { c.FullHistograms = true }
+
 // procSoftirqs returns how often a soft interrupt has run on all CPUs.
 func procSoftirqs(t testing.TB, vector string) (n int64) {
 	raw, err := os.ReadFile("/proc/softirqs")
@@ -111,7 +114,7 @@ func (r *rig) nodeEvents() (all []event) {
 
 // Each run is counted, as the kernel itself counts it.
 func TestNetSoftirqEqualsProc(t *testing.T) {
-	r := start(t, onlyProbe("net_softirq", nil))
+	r := start(t, onlyProbe("net_softirq", full))
 	p := nettest.New(t)
 	const id = "inspector_pod_netsoftirq{NET_RX}"
 	procBefore := procSoftirqs(t, "NET_RX")
@@ -155,7 +158,10 @@ var softirqLine = regexp.MustCompile(`^type=NETSOFTIRQ_(SCHED|EXECUTE)_SLOW cpu=
 // With the threshold at nothing each latency is an event, and events and histograms tell the same.
 func TestNetSoftirqEvents(t *testing.T) {
 	started := time.Now()
-	r := start(t, onlyProbe("net_softirq", everything))
+	r := start(t, onlyProbe("net_softirq", func(c *probe.Config) {
+		everything(c)
+		full(c)
+	}))
 	p := nettest.New(t)
 	for _, f := range nettest.Families() {
 		p.UDPToClosedPort(t, f, 20, true)
@@ -239,7 +245,7 @@ func TestNetSoftirqEvents(t *testing.T) {
 func TestNetSoftirqThreshold(t *testing.T) {
 	r := start(t, onlyProbe("net_softirq", func(c *probe.Config) {
 		threshold := time.Hour
-		c.Threshold = &threshold
+		c.Threshold, c.FullHistograms = &threshold, true
 	}))
 	p := nettest.New(t)
 	p.UDPToClosedPort(t, nettest.IPv4, 20, true)

@@ -133,14 +133,18 @@ func newTestedAgent(opts SelfTestOptions) (*agent, *recordSink, error) {
 			p.Threshold = new(time.Duration)
 			*p.Threshold = sensitivity
 		}
-		if d.Ticks {
-			*p.Threshold, p.FullHistograms = patience, true
+		p.FullHistograms = d.Ticks
+		if slices.Contains(packetPath(), d.Name) {
+			*p.Threshold = patience
 		}
 		cfg.Probes[d.Name] = p
 	}
 	sink := &recordSink{}
 	return a, sink, a.sendEventsTo(set, sink)
 }
+
+// packetPath lists the probes that look at every packet.
+func packetPath() []string { return []string{"socketlatency", "kernellatency", "netiftxlat"} }
 
 // choose leaves an agent the probes of these names.
 func choose(a *agent, names []string) error {

@@ -21,7 +21,7 @@ import (
 
 // What latencies look like on the page: a histogram of the node, and next to it what was there before.
 func TestLatencyExposition(t *testing.T) {
-	a := start(t, writeFile(t, "latency.yaml", "receivers: {netexporter: {probes: {net_softirq: {threshold: 1ns, events_per_second: 1000}}}}"))
+	a := start(t, writeFile(t, "latency.yaml", "receivers: {netexporter: {probes: {net_softirq: {threshold: 1ns, full_histograms: true, events_per_second: 1000}}}}"))
 	p := nettest.New(t)
 	for _, f := range nettest.Families() {
 		p.UDPToClosedPort(t, f, 10, true)

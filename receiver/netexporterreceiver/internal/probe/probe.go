@@ -45,8 +45,8 @@ type Definition struct {
 	// Threshold is what a latency must exceed to be an event, where the configuration does not say. It
 	// is 0 for probes of something else than latency; the objects of others include latency.h.
 	Threshold time.Duration
-	// Ticks tells that the probe's clock is the tick of the kernel, unless full histograms are asked for; its
-	// object includes path.h.
+	// Ticks tells that the probe's clock is the tick of the kernel, unless full histograms are asked for, or
+	// that clock is too coarse for Threshold.
 	Ticks bool
 	// Histograms are the metrics that metadata.yaml cannot declare.
 	Histograms []Histogram
@@ -100,8 +100,8 @@ type Config struct {
 	EventsPerSecond uint32 `mapstructure:"events_per_second"`
 	// Threshold is what a latency must exceed to be an event, nil for the default of the probe.
 	Threshold *time.Duration `mapstructure:"threshold"`
-	// FullHistograms tells whether a probe of the packet path measures all latencies, and not only those
-	// from two ticks of the kernel's clock up, at a cost on every packet.
+	// FullHistograms tells whether a probe whose clock is the tick of the kernel measures all latencies, and
+	// not only those from two ticks up, at a cost on every packet.
 	FullHistograms bool `mapstructure:"full_histograms"`
 	// BenignReasons are kernel drop reasons that are nobody's loss; only packetloss has them.
 	BenignReasons []string `mapstructure:"benign_reasons"`

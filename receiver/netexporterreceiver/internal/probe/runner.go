@@ -104,7 +104,7 @@ func tune(spec *ebpf.CollectionSpec, d Definition, set Settings, cfg Config, eve
 	return d.Tune(spec, set.Names, cfg)
 }
 
-// minTicks is the shortest latency that differs from none by the clock of ticks: MIN_TICKS of bpf/include/path.h.
+// minTicks is the shortest latency that differs from none by the clock of ticks: MIN_TICKS of bpf/include/latency.h.
 const minTicks = 2
 
 // tuneLatency sets the threshold, and the clock of the probes that have a choice.
@@ -120,12 +120,13 @@ func tuneLatency(spec *ebpf.CollectionSpec, d Definition, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	if !cfg.FullHistograms && threshold < minTicks*tick {
+	full := cfg.FullHistograms || cfg.Threshold == nil && threshold < minTicks*tick
+	if !full && threshold < minTicks*tick {
 		return fmt.Errorf("threshold: must be at least two ticks of this kernel's clock, %s, got %s; to measure less set full_histograms: true", minTicks*tick, threshold)
 	}
 	return errors.Join(
 		spec.Variables[bpf.SocketlatencyVarTickNs].Set(uint64(tick)),
-		spec.Variables[bpf.SocketlatencyVarFullHistograms].Set(cfg.FullHistograms),
+		spec.Variables[bpf.SocketlatencyVarFullHistograms].Set(full),
 	)
 }
 

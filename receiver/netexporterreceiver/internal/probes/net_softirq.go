@@ -33,6 +33,7 @@ func NetSoftirq() probe.Definition {
 		Spec:       bpf.LoadNetSoftirq,
 		Constants:  []string{netTXSoftirq, netRXSoftirq},
 		Threshold:  10 * time.Millisecond,
+		Ticks:      true,
 		Histograms: []probe.Histogram{softirqSched(), softirqExecute()},
 		Tune:       tuneNetSoftirq,
 		Collect:    collectNetSoftirq,

@@ -37,7 +37,7 @@ type softirqRig struct {
 	nr     map[bpf.NetSoftirqSoftirqVector]uint64
 }
 
-func newSoftirqRig(t *testing.T) *softirqRig {
+func newSoftirqRig(t *testing.T, full bool) *softirqRig {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: loads BPF programs")
 	}
@@ -51,6 +51,10 @@ func newSoftirqRig(t *testing.T) *softirqRig {
 	spec, err := d.Spec()
 	require.NoError(t, err)
 	require.NoError(t, d.Tune(spec, n, probe.DefaultConfig()))
+	tick, err := kernel.Tick()
+	require.NoError(t, err)
+	require.NoError(t, spec.Variables[bpf.NetSoftirqVarTickNs].Set(uint64(tick)))
+	require.NoError(t, spec.Variables[bpf.NetSoftirqVarFullHistograms].Set(full))
 	coll, err := ebpf.NewCollection(spec)
 	require.NoError(t, err)
 	t.Cleanup(coll.Close)
@@ -130,21 +134,21 @@ func bucketOf(ns uint64) int {
 
 // A soft interrupt that waited or ran for long is counted as slow, in the right bucket, and is an event.
 func TestNetSoftirqLatencies(t *testing.T) {
-	r := newSoftirqRig(t)
+	r := newSoftirqRig(t, true)
 	var want [2][2]bpf.Histogram // by vector: sched, execute
 	for _, age := range []time.Duration{
 		101 * time.Millisecond, 150 * time.Millisecond, time.Second, 20 * time.Second, 33 * time.Second, 34 * time.Second, time.Minute, 40 * time.Minute,
 	} {
 		for _, v := range []bpf.NetSoftirqSoftirqVector{vectorTX, vectorRX} {
 			records := r.records(t)
-			records[0].Vectors[v].RaisedNs = sinceBoot(t) - uint64(age)
+			records[0].Vectors[v].Raised = sinceBoot(t) - uint64(age)
 			r.set(t, records)
 			r.enter(t, r.nr[v])
 
 			records = r.records(t)
-			assert.Zero(t, records[0].Vectors[v].RaisedNs, "it waits no longer")
-			assert.NotZero(t, records[0].Vectors[v].EnteredNs)
-			records[0].Vectors[v].EnteredNs = sinceBoot(t) - uint64(age)
+			assert.Zero(t, records[0].Vectors[v].Raised, "it waits no longer")
+			assert.NotZero(t, records[0].Vectors[v].Entered)
+			records[0].Vectors[v].Entered = sinceBoot(t) - uint64(age)
 			r.set(t, records)
 			r.exit(t, r.nr[v])
 
@@ -169,9 +173,47 @@ func TestNetSoftirqLatencies(t *testing.T) {
 	r.noEvent(t)
 }
 
+// By the tick of the kernel, what took less than two ticks is not measured, and the rest by whole ticks.
+func TestNetSoftirqTicks(t *testing.T) {
+	r := newSoftirqRig(t, false)
+	// On a busy machine two ticks may pass even between these.
+	unmeasured := false
+	for try := 0; try < 20 && !unmeasured; try++ {
+		before := r.records(t)[0].Vectors[vectorRX]
+		r.raise(t, r.nr[vectorRX])
+		r.enter(t, r.nr[vectorRX])
+		r.exit(t, r.nr[vectorRX])
+		unmeasured = r.records(t)[0].Vectors[vectorRX] == before
+	}
+	require.True(t, unmeasured, "what takes no tick is measured")
+	slow := sumSoftirqs(r.records(t))[vectorRX]
+
+	tick, err := kernel.Tick()
+	require.NoError(t, err)
+	ticks := uint64(150 * time.Millisecond / tick)
+	r.raise(t, r.nr[vectorRX])
+	records := r.records(t)
+	records[0].Vectors[vectorRX].Raised -= ticks
+	r.set(t, records)
+	r.enter(t, r.nr[vectorRX])
+	records = r.records(t)
+	records[0].Vectors[vectorRX].Entered -= ticks
+	r.set(t, records)
+	r.exit(t, r.nr[vectorRX])
+	for _, typ := range []bpf.NetSoftirqSoftirqType{bpf.NetSoftirqSoftirqTypeSOFTIRQ_TYPE_SCHED, bpf.NetSoftirqSoftirqTypeSOFTIRQ_TYPE_EXECUTE} {
+		e := r.event(t)
+		assert.EqualValues(t, typ, e.Type)
+		assert.GreaterOrEqual(t, e.Latency.Ns, ticks*uint64(tick))
+		assert.Zero(t, e.Latency.Ns%uint64(tick))
+	}
+	s := sumSoftirqs(r.records(t))
+	assert.EqualValues(t, 1, s[vectorRX].sched.Slow-slow.sched.Slow)
+	assert.EqualValues(t, 1, s[vectorRX].execute.Slow-slow.execute.Slow)
+}
+
 // The stamp of a soft interrupt that waits is that of its first raise, and no other vector touches it.
 func TestNetSoftirqRaisedAgain(t *testing.T) {
-	r := newSoftirqRig(t)
+	r := newSoftirqRig(t, true)
 	other := uint64(1) // TIMER_SOFTIRQ, or whatever it is
 	require.NotContains(t, []uint64{r.nr[vectorRX], r.nr[vectorTX]}, other)
 	r.raise(t, other)
@@ -181,17 +223,17 @@ func TestNetSoftirqRaisedAgain(t *testing.T) {
 
 	before := sinceBoot(t)
 	r.raise(t, r.nr[vectorRX])
-	first := r.records(t)[0].Vectors[vectorRX].RaisedNs
+	first := r.records(t)[0].Vectors[vectorRX].Raised
 	assert.GreaterOrEqual(t, first, before)
 	r.raise(t, r.nr[vectorRX])
-	assert.Equal(t, first, r.records(t)[0].Vectors[vectorRX].RaisedNs)
+	assert.Equal(t, first, r.records(t)[0].Vectors[vectorRX].Raised)
 
 	r.enter(t, r.nr[vectorRX])
 	r.raise(t, r.nr[vectorRX]) // while it runs: for the next run
-	again := r.records(t)[0].Vectors[vectorRX].RaisedNs
+	again := r.records(t)[0].Vectors[vectorRX].Raised
 	assert.Greater(t, again, first)
 	r.exit(t, r.nr[vectorRX])
-	assert.Equal(t, again, r.records(t)[0].Vectors[vectorRX].RaisedNs)
+	assert.Equal(t, again, r.records(t)[0].Vectors[vectorRX].Raised)
 	r.enter(t, r.nr[vectorRX])
 	r.exit(t, r.nr[vectorRX])
 	s := sumSoftirqs(r.records(t))
@@ -202,7 +244,7 @@ func TestNetSoftirqRaisedAgain(t *testing.T) {
 
 // What began before the programs were attached is not counted.
 func TestNetSoftirqUnseenBegin(t *testing.T) {
-	r := newSoftirqRig(t)
+	r := newSoftirqRig(t, true)
 	r.exit(t, r.nr[vectorRX])
 	assert.Zero(t, r.records(t)[0])
 	r.enter(t, r.nr[vectorRX])
