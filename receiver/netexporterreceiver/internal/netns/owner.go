@@ -47,21 +47,20 @@ func parseOwner(r io.Reader) (Owner, error) {
 //
 //	/kubepods/burstable/pod<uid>/<id>                                  cgroupfs driver
 //	/kubepods.slice/.../kubepods-burstable-pod<uid>.slice/cri-containerd-<id>.scope  systemd driver
+//	/system.slice/containerd.service/kubepods-burstable-pod<uid>.slice:cri-containerd:<id>  systemd driver of the kubelet alone
 //	/docker/<id>, /system.slice/docker-<id>.scope, /libpod-<id>.scope  without Kubernetes
 //
-// Of nested containers (Kubernetes in Docker) it takes the innermost.
+// Of nested containers (Kubernetes in Docker) it takes the innermost. From within a cgroup namespace of version 2 paths of
+// others begin with /.., which changes nothing.
 func ownerOf(path string) Owner {
 	var owner Owner
-	for segment := range strings.SplitSeq(path, "/") {
+	for segment := range strings.FieldsFuncSeq(path, func(r rune) bool { return r == '/' || r == ':' }) {
 		segment = strings.TrimSuffix(strings.TrimSuffix(segment, ".slice"), ".scope")
 		if uid := podUID(segment); uid != "" {
 			owner = Owner{PodUID: uid}
 			continue
 		}
 		id := segment[strings.LastIndexByte(segment, '-')+1:]
-		if i := strings.LastIndexByte(id, ':'); i >= 0 { // cri-containerd:<id>, older systemd drivers
-			id = id[i+1:]
-		}
 		if len(id) == containerIDLen && isHex(id) {
 			owner.ContainerID = id
 		}
