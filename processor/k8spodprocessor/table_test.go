@@ -172,8 +172,8 @@ func TestAddressesStay(t *testing.T) {
 
 func TestTableTakesPodsOnly(t *testing.T) {
 	table := newTable(nil, nil)
-	assert.Error(t, table.Add(&corev1.Node{}))
-	assert.Error(t, table.Replace([]any{&corev1.Node{}}, "1"))
+	require.Error(t, table.Add(&corev1.Node{}))
+	require.Error(t, table.Replace([]any{&corev1.Node{}}, "1"))
 }
 
 func BenchmarkLookup(b *testing.B) {
