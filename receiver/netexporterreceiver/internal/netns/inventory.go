@@ -37,7 +37,9 @@ type Inventory struct {
 	source   Source
 	procRoot string
 	nameDir  string // /run/netns
-	now      func() time.Time
+	// cgroupBegin is where the cgroup namespace of this process begins.
+	cgroupBegin string
+	now         func() time.Time
 
 	mu       sync.Mutex
 	entries  map[ID]*entry
@@ -85,14 +87,15 @@ func (t Task) id() taskID { return taskID{t.TGID, t.Start} }
 // It fills in the counters of tasks among those that the source was asked for.
 func NewInventory(source Source, root string, counters []Counter) *Inventory {
 	return &Inventory{
-		source:   source,
-		procRoot: filepath.Join(root, "proc"),
-		nameDir:  filepath.Join(root, "run", "netns"),
-		now:      time.Now,
-		entries:  map[ID]*entry{},
-		missing:  map[ID]time.Time{},
-		counters: counters,
-		io:       map[taskID]IO{},
+		source:      source,
+		procRoot:    filepath.Join(root, "proc"),
+		nameDir:     filepath.Join(root, "run", "netns"),
+		cgroupBegin: cgroupNamespace(root),
+		now:         time.Now,
+		entries:     map[ID]*entry{},
+		missing:     map[ID]time.Time{},
+		counters:    counters,
+		io:          map[taskID]IO{},
 	}
 }
 
@@ -329,7 +332,7 @@ func (v *Inventory) readOwner(pid int) (Owner, error) {
 		return Owner{}, err
 	}
 	defer f.Close()
-	return parseOwner(f)
+	return parseOwner(f, v.cgroupBegin)
 }
 
 // readNames lists the files on which namespaces are mounted, as ip-netns(8) and CNI make them, if

@@ -77,25 +77,34 @@ func TestParseOwner(t *testing.T) {
 	for _, test := range []struct {
 		name, in string
 		want     Owner
+		begin    string
 	}{
 		{
 			"both versions, as containerd leaves them", "11:freezer:/kubepods/burstable/pod" + uid + "/" + id + "\n" +
 				"10:cpu,cpuacct:/kubepods/burstable/pod" + uid + "/" + id + "\n" +
 				"1:name=systemd:/kubepods/burstable/pod" + uid + "/" + id + "\n0::/kubepods/burstable/pod" + uid + "/" + id + "\n",
-			Owner{id, uid},
+			Owner{id, uid}, "",
 		},
 		{
 			"version 1 with systemd", "12:rdma:/\n11:memory:/kubepods.slice/kubepods-pod" + strings.ReplaceAll(uid, "-", "_") + ".slice/crio-" + id + ".scope\n" +
 				"1:name=systemd:/kubepods.slice/kubepods-pod" + strings.ReplaceAll(uid, "-", "_") + ".slice/crio-" + id + ".scope\n0::/system.slice/crio.service\n",
-			Owner{id, uid},
+			Owner{id, uid}, "",
 		},
-		{"v2", "0::/kubepods/besteffort/pod" + uid + "/" + id + "\n", Owner{id, uid}},
-		{"v1", "9:name=systemd:/\n4:memory:/kubepods/besteffort/pod" + uid + "/" + id + "\n0::/\n", Owner{id, uid}},
-		{"the pod before the container", "2:cpu:/docker/" + id + "\n1:memory:/kubepods/pod" + uid + "/" + id + "\n", Owner{id, uid}},
-		{"host", "9:name=systemd:/\n0::/system.slice/sshd.service\n", Owner{}},
-		{"garbage", "nonsense\n::\n", Owner{}},
+		{"v2", "0::/kubepods/besteffort/pod" + uid + "/" + id + "\n", Owner{id, uid}, ""},
+		{"v1", "9:name=systemd:/\n4:memory:/kubepods/besteffort/pod" + uid + "/" + id + "\n0::/\n", Owner{id, uid}, ""},
+		{"the pod before the container", "2:cpu:/docker/" + id + "\n1:memory:/kubepods/pod" + uid + "/" + id + "\n", Owner{id, uid}, ""},
+		{"host", "9:name=systemd:/\n0::/system.slice/sshd.service\n", Owner{}, ""},
+		{"own pod, from its cgroup namespace", "0::/../" + id + "\n", Owner{id, uid}, "/kubepods/pod" + uid + "/" + strings.Repeat("a", 64)},
+		{"own container", "0::/\n", Owner{id, uid}, "/kubepods/pod" + uid + "/" + id},
+		{
+			"another pod", "0::/../../../besteffort/pod" + uid + "/" + id + "\n", Owner{id, uid},
+			"/kubepods/burstable/pod" + static + "/" + strings.Repeat("a", 64),
+		},
+		{"the host", "0::/../../../../system.slice/sshd.service\n", Owner{}, "/kubepods/burstable/pod" + static + "/" + id},
+		{"version 1 has no part in it", "1:cpu:/user.slice\n", Owner{}, "/kubepods/pod" + uid + "/" + id},
+		{"garbage", "nonsense\n::\n", Owner{}, ""},
 	} {
-		got, err := parseOwner(strings.NewReader(test.in))
+		got, err := parseOwner(strings.NewReader(test.in), test.begin)
 		if err != nil || got != test.want {
 			t.Errorf("%s: got %+v, %v, want %+v", test.name, got, err, test.want)
 		}
@@ -106,7 +115,7 @@ func FuzzParseOwner(f *testing.F) {
 	f.Add("0::/kubepods/besteffort/pod" + uid + "/" + id + "\n")
 	f.Add("0::/kubepods-burstable-pod" + strings.ReplaceAll(uid, "-", "_") + ".slice/crio-" + id + ".scope")
 	f.Fuzz(func(t *testing.T, in string) {
-		o, _ := parseOwner(strings.NewReader(in))
+		o, _ := parseOwner(strings.NewReader(in), "")
 		if o.ContainerID != "" && (len(o.ContainerID) != containerIDLen || !isHex(o.ContainerID)) {
 			t.Fatalf("container id %q", o.ContainerID)
 		}
