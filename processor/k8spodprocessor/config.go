@@ -6,6 +6,19 @@ package k8spodprocessor
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
+)
+
+// How the API server is asked, the values of auth_type.
+const (
+	// authAuto is authServiceAccount within a pod, else authNone.
+	authAuto = "auto"
+	// authNone asks no API server.
+	authNone = "none"
+	// authServiceAccount takes the token that Kubernetes mounts into pods.
+	authServiceAccount = "serviceAccount"
+	// authKubeConfig takes the file that KUBECONFIG names, or that of the user.
+	authKubeConfig = "kubeConfig"
 )
 
 // Config is the configuration of the processor.
@@ -16,12 +29,36 @@ type Config struct {
 
 	// RootPath is where the root file system of the host is mounted, / if empty.
 	RootPath string `mapstructure:"root_path"`
+
+	// AuthType is how the API server is asked for the pods of this node: auto, serviceAccount, kubeConfig or none.
+	AuthType string `mapstructure:"auth_type"`
+
+	// Context is that of the kubeconfig, its current one if empty.
+	Context string `mapstructure:"context"`
+
+	// NodeFromEnvVar names the environment variable with the name that Kubernetes has for this node. If that is not
+	// set, the name is that of the label node.
+	NodeFromEnvVar string `mapstructure:"node_from_env_var"`
+
+	// Verbose adds the addresses and labels of pods to metrics.
+	Verbose bool `mapstructure:"verbose"`
+
+	// PodLabels are the keys of the labels of pods that Verbose adds; "*" stands for all.
+	PodLabels []string `mapstructure:"pod_labels"`
 }
 
-// Validate returns an error for a root path that is not absolute. It does not look at the host.
+// Validate returns an error for a root path that is not absolute, and for an auth type that there is not. It does not
+// look at the host.
 func (c *Config) Validate() error {
 	if c.RootPath != "" && !filepath.IsAbs(c.RootPath) {
 		return fmt.Errorf("root_path: must be an absolute path, got %q", c.RootPath)
+	}
+	types := []string{authAuto, authKubeConfig, authNone, authServiceAccount}
+	if !slices.Contains(types, c.AuthType) {
+		return fmt.Errorf("auth_type: must be one of %q, got %q", types, c.AuthType)
+	}
+	if c.Context != "" && c.AuthType != authKubeConfig {
+		return fmt.Errorf("context: is of a kubeconfig, so auth_type must be %q, got %q", authKubeConfig, c.AuthType)
 	}
 	return nil
 }

@@ -23,9 +23,26 @@ func TestConfig(t *testing.T) {
 		want    Config
 		wantErr string
 	}{
-		{name: "", want: Config{}},
-		{name: "all", want: Config{Node: "worker-1", RootPath: "/host"}},
-		{name: "relative", want: Config{RootPath: "host"}, wantErr: `root_path: must be an absolute path, got "host"`},
+		{name: "", want: Config{AuthType: "auto", NodeFromEnvVar: "K8S_NODE_NAME", PodLabels: []string{"*"}}},
+		{name: "all", want: Config{
+			Node: "worker-1", RootPath: "/host", AuthType: "kubeConfig", Context: "test", NodeFromEnvVar: "NODE",
+			Verbose: true, PodLabels: []string{"app", "app.kubernetes.io/name"},
+		}},
+		{
+			name:    "relative",
+			want:    Config{RootPath: "host", AuthType: "none", NodeFromEnvVar: "K8S_NODE_NAME", PodLabels: []string{"*"}},
+			wantErr: `root_path: must be an absolute path, got "host"`,
+		},
+		{
+			name:    "auth",
+			want:    Config{AuthType: "kubeconfig", NodeFromEnvVar: "K8S_NODE_NAME", PodLabels: []string{"*"}},
+			wantErr: `auth_type: must be one of ["auto" "kubeConfig" "none" "serviceAccount"], got "kubeconfig"`,
+		},
+		{
+			name:    "context",
+			want:    Config{AuthType: "auto", Context: "test", NodeFromEnvVar: "K8S_NODE_NAME", PodLabels: []string{"*"}},
+			wantErr: `context: is of a kubeconfig, so auth_type must be "kubeConfig", got "auto"`,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			sub, err := conf.Sub(component.NewIDWithName(metadata.Type, tt.name).String())

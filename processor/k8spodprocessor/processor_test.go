@@ -6,9 +6,11 @@ package k8spodprocessor
 import (
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/open-telemetry/opentelemetry-collector-contrib/pkg/golden"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/pkg/pdatatest/plogtest"
@@ -25,6 +27,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata/metricdatatest"
 	"go.yaml.in/yaml/v3"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/netexporter/netexporter/processor/k8spodprocessor/internal/metadata"
 	"github.com/netexporter/netexporter/processor/k8spodprocessor/internal/metadatatest"
@@ -37,24 +41,54 @@ const containerID = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789a
 // onePod knows one pod.
 type onePod struct {
 	uid, containerID string
-	pod              pod
+	addr             netip.Addr
+	pod              *pod
 }
 
-func (o onePod) lookup(uid, containerID string) (pod, bool) {
-	return o.pod, uid == o.uid || containerID == o.containerID
+func (o onePod) lookup(uid, containerID string) (*pod, string) {
+	if uid == o.uid || containerID == o.containerID {
+		return o.pod, sourceAPI
+	}
+	return nil, sourceNone
+}
+
+func (o onePod) at(addr netip.Addr, _ time.Time) *pod {
+	if addr == o.addr {
+		return o.pod
+	}
+	return nil
+}
+
+// noPods knows none.
+type noPods struct{}
+
+func (noPods) lookup(string, string) (*pod, string) { return nil, sourceNone }
+func (noPods) at(netip.Addr, time.Time) *pod        { return nil }
+
+// testPod returns a pod of an operator, in IPv4 and IPv6.
+func testPod(t testing.TB, labels ...string) *pod {
+	t.Helper()
+	return newPod(&corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "elastic-operator-0", Namespace: "elastic-system", UID: "8c1c1e3a-2b5d-4f0e-9d55-0f2f5e1a7b3c",
+			Labels: map[string]string{"app": "operator", "app.kubernetes.io/name": "elastic"},
+		},
+		Spec:   corev1.PodSpec{NodeName: "kube-worker-1"},
+		Status: corev1.PodStatus{PodIPs: []corev1.PodIP{{IP: "10.1.0.5"}, {IP: "fd00::5"}}},
+	}, labels)
 }
 
 // started returns a labeller with the node name worker-1.
-func started(t testing.TB, pods resolver) *labeller {
+func started(t testing.TB, pods resolver, cfg Config) *labeller {
 	t.Helper()
-	l, err := newLabeller(componenttest.NewNopTelemetrySettings(), &Config{Node: "worker-1"}, pods)
+	l, err := newLabeller(componenttest.NewNopTelemetrySettings(), &cfg, pods)
 	require.NoError(t, err)
-	require.NoError(t, l.start(t.Context(), componenttest.NewNopHost()))
+	l.node = "worker-1"
 	return l
 }
 
 func TestLabel(t *testing.T) {
-	pods := onePod{uid: "243fd2b0", containerID: containerID, pod: pod{name: "elastic-operator-0", namespace: "elastic-system"}}
+	pods := onePod{uid: "243fd2b0", containerID: containerID, pod: testPod(t)}
 	for _, tt := range []struct {
 		name     string
 		pods     resolver
@@ -77,7 +111,8 @@ func TestLabel(t *testing.T) {
 			},
 			map[string]any{
 				"namespace": "elastic-system", "pod": "elastic-operator-0", "netns": "ns0", "node": "worker-1",
-				"k8s.namespace.name": "elastic-system", "k8s.pod.name": "elastic-operator-0", "k8s.node.name": "worker-1",
+				"k8s.namespace.name": "elastic-system", "k8s.pod.name": "elastic-operator-0", "k8s.node.name": "kube-worker-1",
+				"k8s.pod.uid": "8c1c1e3a-2b5d-4f0e-9d55-0f2f5e1a7b3c",
 			},
 		},
 		{
@@ -99,7 +134,8 @@ func TestLabel(t *testing.T) {
 			map[string]any{"network.netns.inode": 1, "k8s.pod.uid": "243fd2b0", "container.id": "f00"},
 			map[string]any{
 				"namespace": "elastic-system", "pod": "elastic-operator-0", "netns": "ns1", "node": "worker-1",
-				"k8s.namespace.name": "elastic-system", "k8s.pod.name": "elastic-operator-0", "k8s.node.name": "worker-1",
+				"k8s.namespace.name": "elastic-system", "k8s.pod.name": "elastic-operator-0", "k8s.node.name": "kube-worker-1",
+				"k8s.pod.uid": "8c1c1e3a-2b5d-4f0e-9d55-0f2f5e1a7b3c",
 			},
 		},
 		{
@@ -107,7 +143,8 @@ func TestLabel(t *testing.T) {
 			map[string]any{"network.netns.inode": 1, "container.id": containerID},
 			map[string]any{
 				"namespace": "elastic-system", "pod": "elastic-operator-0", "netns": "ns1", "node": "worker-1",
-				"k8s.namespace.name": "elastic-system", "k8s.pod.name": "elastic-operator-0", "k8s.node.name": "worker-1",
+				"k8s.namespace.name": "elastic-system", "k8s.pod.name": "elastic-operator-0", "k8s.node.name": "kube-worker-1",
+				"k8s.pod.uid": "8c1c1e3a-2b5d-4f0e-9d55-0f2f5e1a7b3c",
 			},
 		},
 		{
@@ -129,7 +166,7 @@ func TestLabel(t *testing.T) {
 		},
 		{
 			"nothing known",
-			onePod{},
+			noPods{},
 			true,
 			map[string]any{"network.netns.inode": 4026532347, "network.netns.host": false},
 			map[string]any{"namespace": "", "pod": "", "netns": "ns4026532347", "node": "worker-1"},
@@ -167,7 +204,7 @@ func TestLabel(t *testing.T) {
 				require.NoError(t, want.PutEmpty(key).FromRaw(value))
 			}
 
-			labelled := started(t, tt.pods).label(t.Context(), got, tt.ours)
+			labelled := started(t, tt.pods, Config{}).label(got, tt.ours, false, newTally())
 
 			assert.Equal(t, tt.want != nil, labelled)
 			assert.Equal(t, want.AsRaw(), got.AsRaw())
@@ -175,23 +212,70 @@ func TestLabel(t *testing.T) {
 	}
 }
 
+// What is known of the addresses and labels of a pod goes with metrics only if it was asked for, with events always.
+func TestVerbose(t *testing.T) {
+	more := map[string]any{
+		"k8s.pod.ip": "10.1.0.5", "k8s.pod.ips": []any{"10.1.0.5", "fd00::5"}, "k8s.pod.label.app": "operator",
+	}
+	for _, tt := range []struct {
+		name    string
+		verbose bool
+	}{{"plain", false}, {"verbose", true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := started(t, onePod{uid: "243fd2b0", pod: testPod(t, "app")}, Config{Verbose: tt.verbose})
+			md := pmetric.NewMetrics()
+			res := md.ResourceMetrics().AppendEmpty().Resource().Attributes()
+			require.NoError(t, res.FromRaw(map[string]any{"network.netns.inode": 1, "k8s.pod.uid": "243fd2b0"}))
+			_, err := l.processMetrics(t.Context(), md)
+			require.NoError(t, err)
+			for key, want := range more {
+				got, there := res.Get(key)
+				if assert.Equal(t, tt.verbose, there, key) && there {
+					assert.Equal(t, want, got.AsRaw(), key)
+				}
+			}
+			_, there := res.Get("k8s.pod.label.app.kubernetes.io/name")
+			assert.False(t, there, "a label that was not asked for")
+
+			ld := plog.NewLogs()
+			res = ld.ResourceLogs().AppendEmpty().Resource().Attributes()
+			require.NoError(t, res.FromRaw(map[string]any{"network.netns.inode": 1, "k8s.pod.uid": "243fd2b0"}))
+			_, err = l.processLogs(t.Context(), ld)
+			require.NoError(t, err)
+			for key, want := range more {
+				if got, there := res.Get(key); assert.True(t, there, key) {
+					assert.Equal(t, want, got.AsRaw(), key)
+				}
+			}
+		})
+	}
+}
+
 func TestEventOfPod(t *testing.T) {
 	ld, err := golden.ReadLogs(filepath.Join("testdata", "golden", "logs_input.yaml"))
 	require.NoError(t, err)
-	pods := onePod{containerID: containerID, pod: pod{name: "storage-monitor-5775dfdc77-fj767", namespace: "kube-system"}}
-	ld, err = started(t, pods).processLogs(t.Context(), ld)
+	p := testPod(t)
+	p.name, p.namespace = "storage-monitor-5775dfdc77-fj767", "kube-system"
+	pods := onePod{containerID: containerID, addr: netip.MustParseAddr("10.1.0.2"), pod: p}
+	ld, err = started(t, pods, Config{}).processLogs(t.Context(), ld)
 	require.NoError(t, err)
-	container := ld.ResourceLogs().At(1)
+	event := ld.ResourceLogs().At(1).ScopeLogs().At(0).LogRecords().At(0)
 	assert.Equal(t,
 		"type=TCPRESET_NOSOCK pod=storage-monitor-5775dfdc77-fj767 namespace=kube-system protocol=TCP saddr=10.1.0.1 sport=443 daddr=10.1.0.2 dport=33488",
-		container.ScopeLogs().At(0).LogRecords().At(0).Body().Str())
+		event.Body().Str())
+	for key, want := range map[string]string{
+		"destination.k8s.pod.name": "storage-monitor-5775dfdc77-fj767", "destination.k8s.namespace.name": "kube-system",
+		"source.k8s.pod.name": "", "source.k8s.namespace.name": "",
+	} {
+		assert.Equal(t, want, text(event.Attributes(), key), key)
+	}
 }
 
 func TestGoldenMetrics(t *testing.T) {
 	input, err := golden.ReadMetrics(filepath.Join("testdata", "golden", "metrics_input.yaml"))
 	require.NoError(t, err)
 	sink := new(consumertest.MetricsSink)
-	p, err := NewFactory().CreateMetrics(t.Context(), processortest.NewNopSettings(metadata.Type), &Config{RootPath: testRoot(t)}, sink)
+	p, err := NewFactory().CreateMetrics(t.Context(), processortest.NewNopSettings(metadata.Type), config(Config{RootPath: testRoot(t)}), sink)
 	require.NoError(t, err)
 	require.True(t, p.Capabilities().MutatesData)
 	require.NoError(t, p.Start(t.Context(), componenttest.NewNopHost()))
@@ -212,7 +296,7 @@ func TestGoldenLogs(t *testing.T) {
 	input, err := golden.ReadLogs(filepath.Join("testdata", "golden", "logs_input.yaml"))
 	require.NoError(t, err)
 	sink := new(consumertest.LogsSink)
-	p, err := NewFactory().CreateLogs(t.Context(), processortest.NewNopSettings(metadata.Type), &Config{RootPath: testRoot(t)}, sink)
+	p, err := NewFactory().CreateLogs(t.Context(), processortest.NewNopSettings(metadata.Type), config(Config{RootPath: testRoot(t)}), sink)
 	require.NoError(t, err)
 	require.True(t, p.Capabilities().MutatesData)
 	require.NoError(t, p.Start(t.Context(), componenttest.NewNopHost()))
@@ -229,6 +313,13 @@ func TestGoldenLogs(t *testing.T) {
 	require.NoError(t, plogtest.CompareLogs(want, sink.AllLogs()[0]))
 }
 
+// config returns c with the rest as by default, and no API server.
+func config(c Config) *Config {
+	cfg := createDefaultConfig().(*Config)
+	cfg.AuthType, cfg.Node, cfg.RootPath = authNone, c.Node, c.RootPath
+	return cfg
+}
+
 // testRoot returns the root file system of the host worker-1.
 func testRoot(t *testing.T) string {
 	t.Helper()
@@ -240,7 +331,7 @@ func testRoot(t *testing.T) string {
 func TestTelemetry(t *testing.T) {
 	tel := componenttest.NewTelemetry()
 	defer func() { require.NoError(t, tel.Shutdown(t.Context())) }()
-	p, err := NewFactory().CreateMetrics(t.Context(), metadatatest.NewSettings(tel), &Config{Node: "worker-1"}, consumertest.NewNop())
+	p, err := NewFactory().CreateMetrics(t.Context(), metadatatest.NewSettings(tel), config(Config{Node: "worker-1"}), consumertest.NewNop())
 	require.NoError(t, err)
 	require.NoError(t, p.Start(t.Context(), componenttest.NewNopHost()))
 	for range 2 {
@@ -262,22 +353,29 @@ func TestNamesAreDeclared(t *testing.T) {
 	var receiver struct {
 		ScopeName          string         `yaml:"scope_name"`
 		ResourceAttributes map[string]any `yaml:"resource_attributes"`
+		Attributes         map[string]any `yaml:"attributes"`
 	}
 	readYAML(t, filepath.Join("..", "..", "receiver", "netexporterreceiver", "metadata.yaml"), &receiver)
 	assert.Equal(t, receiverScope, receiver.ScopeName)
 	for _, key := range []string{keyFolded, keyHost, keyInode, keyPodUID} {
 		assert.Contains(t, receiver.ResourceAttributes, key)
 	}
+	for _, key := range []string{keySource, keyDestination} {
+		assert.Contains(t, receiver.Attributes, key)
+	}
 
 	var own struct {
-		Attributes struct {
-			Owner struct {
-				Enum []string `yaml:"enum"`
-			} `yaml:"owner"`
+		ResourceAttributes map[string]any `yaml:"resource_attributes"`
+		Attributes         map[string]struct {
+			Enum []string `yaml:"enum"`
 		} `yaml:"attributes"`
 	}
 	readYAML(t, "metadata.yaml", &own)
-	assert.ElementsMatch(t, own.Attributes.Owner.Enum, []string{ownerContainer, ownerFolded, ownerHost, ownerNetns, ownerNode, ownerNone, ownerPod})
+	for _, key := range []string{labelNamespace, labelNetns, labelNode, labelPod, keyPodName, keyPodNamespace} {
+		assert.Contains(t, own.ResourceAttributes, key)
+	}
+	assert.ElementsMatch(t, own.Attributes["lookup_source"].Enum, []string{sourceAPI, sourceTombstone, sourceKubelet, sourceLogDirectory, sourceNone})
+	assert.ElementsMatch(t, own.Attributes["owner"].Enum, []string{ownerContainer, ownerFolded, ownerHost, ownerNetns, ownerNode, ownerNone, ownerPod})
 }
 
 func readYAML(t *testing.T, path string, into any) {
@@ -288,7 +386,7 @@ func readYAML(t *testing.T, path string, into any) {
 }
 
 func BenchmarkMetrics(b *testing.B) {
-	l := started(b, noPods{})
+	l := started(b, noPods{}, Config{})
 	input := pmetric.NewMetrics()
 	for i := range 1000 {
 		rm := input.ResourceMetrics().AppendEmpty()
@@ -311,7 +409,7 @@ func BenchmarkLogs(b *testing.B) {
 	events, err := golden.ReadLogs(filepath.Join("testdata", "golden", "logs_input.yaml"))
 	require.NoError(b, err)
 	event := events.ResourceLogs().At(0).ScopeLogs().At(0).LogRecords().At(0)
-	l := started(b, noPods{})
+	l := started(b, noPods{}, Config{})
 	input := plog.NewLogs()
 	for i := range 1000 {
 		rl := input.ResourceLogs().AppendEmpty()

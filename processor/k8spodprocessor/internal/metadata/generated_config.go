@@ -27,24 +27,60 @@ func (rac *ResourceAttributeConfig) Unmarshal(parser *confmap.Conf) error {
 
 // ResourceAttributesConfig provides config for k8spod resource attributes.
 type ResourceAttributesConfig struct {
-	K8sNamespaceName ResourceAttributeConfig `mapstructure:"k8s.namespace.name"`
-	K8sNodeName      ResourceAttributeConfig `mapstructure:"k8s.node.name"`
-	K8sPodName       ResourceAttributeConfig `mapstructure:"k8s.pod.name"`
-	Namespace        ResourceAttributeConfig `mapstructure:"namespace"`
-	Netns            ResourceAttributeConfig `mapstructure:"netns"`
-	Node             ResourceAttributeConfig `mapstructure:"node"`
-	Pod              ResourceAttributeConfig `mapstructure:"pod"`
+	K8sCronjobName     ResourceAttributeConfig `mapstructure:"k8s.cronjob.name"`
+	K8sDaemonsetName   ResourceAttributeConfig `mapstructure:"k8s.daemonset.name"`
+	K8sDeploymentName  ResourceAttributeConfig `mapstructure:"k8s.deployment.name"`
+	K8sJobName         ResourceAttributeConfig `mapstructure:"k8s.job.name"`
+	K8sNamespaceName   ResourceAttributeConfig `mapstructure:"k8s.namespace.name"`
+	K8sNodeName        ResourceAttributeConfig `mapstructure:"k8s.node.name"`
+	K8sPodIP           ResourceAttributeConfig `mapstructure:"k8s.pod.ip"`
+	K8sPodIps          ResourceAttributeConfig `mapstructure:"k8s.pod.ips"`
+	K8sPodName         ResourceAttributeConfig `mapstructure:"k8s.pod.name"`
+	K8sPodUID          ResourceAttributeConfig `mapstructure:"k8s.pod.uid"`
+	K8sReplicasetName  ResourceAttributeConfig `mapstructure:"k8s.replicaset.name"`
+	K8sStatefulsetName ResourceAttributeConfig `mapstructure:"k8s.statefulset.name"`
+	Namespace          ResourceAttributeConfig `mapstructure:"namespace"`
+	Netns              ResourceAttributeConfig `mapstructure:"netns"`
+	Node               ResourceAttributeConfig `mapstructure:"node"`
+	Pod                ResourceAttributeConfig `mapstructure:"pod"`
 }
 
 func DefaultResourceAttributesConfig() ResourceAttributesConfig {
 	return ResourceAttributesConfig{
+		K8sCronjobName: ResourceAttributeConfig{
+			Enabled: true,
+		},
+		K8sDaemonsetName: ResourceAttributeConfig{
+			Enabled: true,
+		},
+		K8sDeploymentName: ResourceAttributeConfig{
+			Enabled: true,
+		},
+		K8sJobName: ResourceAttributeConfig{
+			Enabled: true,
+		},
 		K8sNamespaceName: ResourceAttributeConfig{
 			Enabled: true,
 		},
 		K8sNodeName: ResourceAttributeConfig{
 			Enabled: true,
 		},
+		K8sPodIP: ResourceAttributeConfig{
+			Enabled: true,
+		},
+		K8sPodIps: ResourceAttributeConfig{
+			Enabled: true,
+		},
 		K8sPodName: ResourceAttributeConfig{
+			Enabled: true,
+		},
+		K8sPodUID: ResourceAttributeConfig{
+			Enabled: true,
+		},
+		K8sReplicasetName: ResourceAttributeConfig{
+			Enabled: true,
+		},
+		K8sStatefulsetName: ResourceAttributeConfig{
 			Enabled: true,
 		},
 		Namespace: ResourceAttributeConfig{

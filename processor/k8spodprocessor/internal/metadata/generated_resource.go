@@ -21,6 +21,34 @@ func NewResourceBuilder(rac ResourceAttributesConfig) *ResourceBuilder {
 	}
 }
 
+// SetK8sCronjobName sets provided value as "k8s.cronjob.name" attribute.
+func (rb *ResourceBuilder) SetK8sCronjobName(val string) {
+	if rb.config.K8sCronjobName.Enabled {
+		rb.res.Attributes().PutStr("k8s.cronjob.name", val)
+	}
+}
+
+// SetK8sDaemonsetName sets provided value as "k8s.daemonset.name" attribute.
+func (rb *ResourceBuilder) SetK8sDaemonsetName(val string) {
+	if rb.config.K8sDaemonsetName.Enabled {
+		rb.res.Attributes().PutStr("k8s.daemonset.name", val)
+	}
+}
+
+// SetK8sDeploymentName sets provided value as "k8s.deployment.name" attribute.
+func (rb *ResourceBuilder) SetK8sDeploymentName(val string) {
+	if rb.config.K8sDeploymentName.Enabled {
+		rb.res.Attributes().PutStr("k8s.deployment.name", val)
+	}
+}
+
+// SetK8sJobName sets provided value as "k8s.job.name" attribute.
+func (rb *ResourceBuilder) SetK8sJobName(val string) {
+	if rb.config.K8sJobName.Enabled {
+		rb.res.Attributes().PutStr("k8s.job.name", val)
+	}
+}
+
 // SetK8sNamespaceName sets provided value as "k8s.namespace.name" attribute.
 func (rb *ResourceBuilder) SetK8sNamespaceName(val string) {
 	if rb.config.K8sNamespaceName.Enabled {
@@ -35,10 +63,45 @@ func (rb *ResourceBuilder) SetK8sNodeName(val string) {
 	}
 }
 
+// SetK8sPodIP sets provided value as "k8s.pod.ip" attribute.
+func (rb *ResourceBuilder) SetK8sPodIP(val string) {
+	if rb.config.K8sPodIP.Enabled {
+		rb.res.Attributes().PutStr("k8s.pod.ip", val)
+	}
+}
+
+// SetK8sPodIps sets provided value as "k8s.pod.ips" attribute.
+func (rb *ResourceBuilder) SetK8sPodIps(val []any) {
+	if rb.config.K8sPodIps.Enabled {
+		rb.res.Attributes().PutEmptySlice("k8s.pod.ips").FromRaw(val)
+	}
+}
+
 // SetK8sPodName sets provided value as "k8s.pod.name" attribute.
 func (rb *ResourceBuilder) SetK8sPodName(val string) {
 	if rb.config.K8sPodName.Enabled {
 		rb.res.Attributes().PutStr("k8s.pod.name", val)
+	}
+}
+
+// SetK8sPodUID sets provided value as "k8s.pod.uid" attribute.
+func (rb *ResourceBuilder) SetK8sPodUID(val string) {
+	if rb.config.K8sPodUID.Enabled {
+		rb.res.Attributes().PutStr("k8s.pod.uid", val)
+	}
+}
+
+// SetK8sReplicasetName sets provided value as "k8s.replicaset.name" attribute.
+func (rb *ResourceBuilder) SetK8sReplicasetName(val string) {
+	if rb.config.K8sReplicasetName.Enabled {
+		rb.res.Attributes().PutStr("k8s.replicaset.name", val)
+	}
+}
+
+// SetK8sStatefulsetName sets provided value as "k8s.statefulset.name" attribute.
+func (rb *ResourceBuilder) SetK8sStatefulsetName(val string) {
+	if rb.config.K8sStatefulsetName.Enabled {
+		rb.res.Attributes().PutStr("k8s.statefulset.name", val)
 	}
 }
 

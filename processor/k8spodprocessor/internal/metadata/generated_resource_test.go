@@ -13,9 +13,18 @@ func TestResourceBuilder(t *testing.T) {
 		t.Run(tt, func(t *testing.T) {
 			cfg := loadResourceAttributesConfig(t, tt)
 			rb := NewResourceBuilder(cfg)
+			rb.SetK8sCronjobName("k8s.cronjob.name-val")
+			rb.SetK8sDaemonsetName("k8s.daemonset.name-val")
+			rb.SetK8sDeploymentName("k8s.deployment.name-val")
+			rb.SetK8sJobName("k8s.job.name-val")
 			rb.SetK8sNamespaceName("k8s.namespace.name-val")
 			rb.SetK8sNodeName("k8s.node.name-val")
+			rb.SetK8sPodIP("k8s.pod.ip-val")
+			rb.SetK8sPodIps([]any{"k8s.pod.ips-item1", "k8s.pod.ips-item2"})
 			rb.SetK8sPodName("k8s.pod.name-val")
+			rb.SetK8sPodUID("k8s.pod.uid-val")
+			rb.SetK8sReplicasetName("k8s.replicaset.name-val")
+			rb.SetK8sStatefulsetName("k8s.statefulset.name-val")
 			rb.SetNamespace("namespace-val")
 			rb.SetNetns("netns-val")
 			rb.SetNode("node-val")
@@ -26,14 +35,34 @@ func TestResourceBuilder(t *testing.T) {
 
 			switch tt {
 			case "default":
-				assert.Equal(t, 7, res.Attributes().Len())
+				assert.Equal(t, 16, res.Attributes().Len())
 			case "all_set":
-				assert.Equal(t, 7, res.Attributes().Len())
+				assert.Equal(t, 16, res.Attributes().Len())
 			case "none_set":
 				assert.Equal(t, 0, res.Attributes().Len())
 				return
 			default:
 				assert.Failf(t, "unexpected test case: %s", tt)
+			}
+			k8sCronjobNameAttrVal, ok := res.Attributes().Get("k8s.cronjob.name")
+			assert.True(t, ok)
+			if ok {
+				assert.Equal(t, "k8s.cronjob.name-val", k8sCronjobNameAttrVal.Str())
+			}
+			k8sDaemonsetNameAttrVal, ok := res.Attributes().Get("k8s.daemonset.name")
+			assert.True(t, ok)
+			if ok {
+				assert.Equal(t, "k8s.daemonset.name-val", k8sDaemonsetNameAttrVal.Str())
+			}
+			k8sDeploymentNameAttrVal, ok := res.Attributes().Get("k8s.deployment.name")
+			assert.True(t, ok)
+			if ok {
+				assert.Equal(t, "k8s.deployment.name-val", k8sDeploymentNameAttrVal.Str())
+			}
+			k8sJobNameAttrVal, ok := res.Attributes().Get("k8s.job.name")
+			assert.True(t, ok)
+			if ok {
+				assert.Equal(t, "k8s.job.name-val", k8sJobNameAttrVal.Str())
 			}
 			k8sNamespaceNameAttrVal, ok := res.Attributes().Get("k8s.namespace.name")
 			assert.True(t, ok)
@@ -45,10 +74,35 @@ func TestResourceBuilder(t *testing.T) {
 			if ok {
 				assert.Equal(t, "k8s.node.name-val", k8sNodeNameAttrVal.Str())
 			}
+			k8sPodIPAttrVal, ok := res.Attributes().Get("k8s.pod.ip")
+			assert.True(t, ok)
+			if ok {
+				assert.Equal(t, "k8s.pod.ip-val", k8sPodIPAttrVal.Str())
+			}
+			k8sPodIpsAttrVal, ok := res.Attributes().Get("k8s.pod.ips")
+			assert.True(t, ok)
+			if ok {
+				assert.Equal(t, []any{"k8s.pod.ips-item1", "k8s.pod.ips-item2"}, k8sPodIpsAttrVal.Slice().AsRaw())
+			}
 			k8sPodNameAttrVal, ok := res.Attributes().Get("k8s.pod.name")
 			assert.True(t, ok)
 			if ok {
 				assert.Equal(t, "k8s.pod.name-val", k8sPodNameAttrVal.Str())
+			}
+			k8sPodUIDAttrVal, ok := res.Attributes().Get("k8s.pod.uid")
+			assert.True(t, ok)
+			if ok {
+				assert.Equal(t, "k8s.pod.uid-val", k8sPodUIDAttrVal.Str())
+			}
+			k8sReplicasetNameAttrVal, ok := res.Attributes().Get("k8s.replicaset.name")
+			assert.True(t, ok)
+			if ok {
+				assert.Equal(t, "k8s.replicaset.name-val", k8sReplicasetNameAttrVal.Str())
+			}
+			k8sStatefulsetNameAttrVal, ok := res.Attributes().Get("k8s.statefulset.name")
+			assert.True(t, ok)
+			if ok {
+				assert.Equal(t, "k8s.statefulset.name-val", k8sStatefulsetNameAttrVal.Str())
 			}
 			namespaceAttrVal, ok := res.Attributes().Get("namespace")
 			assert.True(t, ok)

@@ -3,10 +3,12 @@
 package metadata
 
 import (
+	"context"
 	"errors"
 	"sync"
 
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/embedded"
 	"go.opentelemetry.io/otel/trace"
 
 	"go.opentelemetry.io/collector/component"
@@ -23,10 +25,16 @@ func Tracer(settings component.TelemetrySettings) trace.Tracer {
 // TelemetryBuilder provides an interface for components to report telemetry
 // as defined in metadata and user config.
 type TelemetryBuilder struct {
-	meter                      metric.Meter
-	mu                         sync.Mutex
-	registrations              []metric.Registration
-	NetexporterK8spodResources metric.Int64Counter
+	meter                           metric.Meter
+	mu                              sync.Mutex
+	registrations                   []metric.Registration
+	NetexporterK8spodAPIConnected   metric.Int64ObservableGauge
+	NetexporterK8spodAPILastContact metric.Int64ObservableGauge
+	NetexporterK8spodLookups        metric.Int64Counter
+	NetexporterK8spodPods           metric.Int64ObservableGauge
+	NetexporterK8spodResources      metric.Int64Counter
+	NetexporterK8spodTombstones     metric.Int64ObservableGauge
+	NetexporterK8spodUnnamed        metric.Int64Gauge
 }
 
 // TelemetryBuilderOption applies changes to default builder.
@@ -38,6 +46,76 @@ type telemetryBuilderOptionFunc func(mb *TelemetryBuilder)
 
 func (tbof telemetryBuilderOptionFunc) apply(mb *TelemetryBuilder) {
 	tbof(mb)
+}
+
+// RegisterNetexporterK8spodAPIConnectedCallback sets callback for observable NetexporterK8spodAPIConnected metric.
+func (builder *TelemetryBuilder) RegisterNetexporterK8spodAPIConnectedCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.NetexporterK8spodAPIConnected, obs: o})
+		return nil
+	}, builder.NetexporterK8spodAPIConnected)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterNetexporterK8spodAPILastContactCallback sets callback for observable NetexporterK8spodAPILastContact metric.
+func (builder *TelemetryBuilder) RegisterNetexporterK8spodAPILastContactCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.NetexporterK8spodAPILastContact, obs: o})
+		return nil
+	}, builder.NetexporterK8spodAPILastContact)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterNetexporterK8spodPodsCallback sets callback for observable NetexporterK8spodPods metric.
+func (builder *TelemetryBuilder) RegisterNetexporterK8spodPodsCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.NetexporterK8spodPods, obs: o})
+		return nil
+	}, builder.NetexporterK8spodPods)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterNetexporterK8spodTombstonesCallback sets callback for observable NetexporterK8spodTombstones metric.
+func (builder *TelemetryBuilder) RegisterNetexporterK8spodTombstonesCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.NetexporterK8spodTombstones, obs: o})
+		return nil
+	}, builder.NetexporterK8spodTombstones)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+type observerInt64 struct {
+	embedded.Int64Observer
+	inst metric.Int64Observable
+	obs  metric.Observer
+}
+
+func (oi *observerInt64) Observe(value int64, opts ...metric.ObserveOption) {
+	oi.obs.ObserveInt64(oi.inst, value, opts...)
 }
 
 // Shutdown unregister all registered callbacks for async instruments.
@@ -58,10 +136,46 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	}
 	builder.meter = Meter(settings)
 	var err, errs error
+	builder.NetexporterK8spodAPIConnected, err = builder.meter.Int64ObservableGauge(
+		"otelcol_netexporter.k8spod.api.connected",
+		metric.WithDescription("1 if the API server answers, 0 if not; absent where it is not asked. [Development]"),
+		metric.WithUnit("1"),
+	)
+	errs = errors.Join(errs, err)
+	builder.NetexporterK8spodAPILastContact, err = builder.meter.Int64ObservableGauge(
+		"otelcol_netexporter.k8spod.api.last_contact",
+		metric.WithDescription("Time of the last answer of the API server, in Unix time; absent before the first. Without news there is one a minute. [Development]"),
+		metric.WithUnit("s"),
+	)
+	errs = errors.Join(errs, err)
+	builder.NetexporterK8spodLookups, err = builder.meter.Int64Counter(
+		"otelcol_netexporter.k8spod.lookups",
+		metric.WithDescription("Resources that have the UID of a pod or the id of a container, by the source that knew the pod. [Development]"),
+		metric.WithUnit("{resource}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.NetexporterK8spodPods, err = builder.meter.Int64ObservableGauge(
+		"otelcol_netexporter.k8spod.pods",
+		metric.WithDescription("Pods of this node that the API server has. [Development]"),
+		metric.WithUnit("{pod}"),
+	)
+	errs = errors.Join(errs, err)
 	builder.NetexporterK8spodResources, err = builder.meter.Int64Counter(
 		"otelcol_netexporter.k8spod.resources",
 		metric.WithDescription("Resources of the netexporter receiver that were labelled, by their owner. [Development]"),
 		metric.WithUnit("{resource}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.NetexporterK8spodTombstones, err = builder.meter.Int64ObservableGauge(
+		"otelcol_netexporter.k8spod.tombstones",
+		metric.WithDescription("Pods that the API server has deleted and that are remembered for their last events. [Development]"),
+		metric.WithUnit("{pod}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.NetexporterK8spodUnnamed, err = builder.meter.Int64Gauge(
+		"otelcol_netexporter.k8spod.unnamed",
+		metric.WithDescription("Network namespaces of pods, by their cgroup, whose pod no source knew at the last pass. [Development]"),
+		metric.WithUnit("{namespace}"),
 	)
 	errs = errors.Join(errs, err)
 	return &builder, errs

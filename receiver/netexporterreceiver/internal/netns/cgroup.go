@@ -4,8 +4,13 @@
 package netns
 
 import (
+	"bufio"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -29,17 +34,61 @@ type Cgroups struct {
 	looked time.Time
 }
 
-// NewCgroups looks for cgroups where systemd mounts them below root, the host's root directory: alone,
-// or beside those of version 1.
+// NewCgroups looks for cgroups below root, the host's root directory.
 func NewCgroups(root string) *Cgroups {
-	c := &Cgroups{now: time.Now, owners: map[uint64]Owner{}}
+	return &Cgroups{dir: cgroupDir(root), now: time.Now, owners: map[uint64]Owner{}}
+}
+
+// cgroupDir returns where systemd mounts cgroups of version 2 below root: alone, or beside those of version 1. It returns
+// an empty string if there are none.
+func cgroupDir(root string) string {
 	for _, dir := range []string{"sys/fs/cgroup", "sys/fs/cgroup/unified"} {
 		dir = filepath.Join(root, dir)
 		if _, err := os.Stat(filepath.Join(dir, "cgroup.controllers")); err == nil {
-			c.dir = dir
+			return dir
 		}
 	}
-	return c
+	return ""
+}
+
+// cgroupNamespace returns where the cgroup namespace (version 2) of this process begins, empty on the host and where
+// that cannot be told. Paths in /proc/<pid>/cgroup begin there, cgroup_namespaces(7); in a container that is the container's
+// own cgroup, so that of a process in the same pod they do not tell which pod that is.
+func cgroupNamespace(root string) string {
+	dir := cgroupDir(root)
+	f, err := os.Open(filepath.Join(root, "proc/self/cgroup"))
+	if err != nil || dir == "" {
+		return ""
+	}
+	defer f.Close()
+	shown := "/"
+	for scanner := bufio.NewScanner(f); scanner.Scan(); {
+		if path, ok := strings.CutPrefix(scanner.Text(), "0::"); ok {
+			shown = path
+		}
+	}
+	pid := strconv.Itoa(os.Getpid())
+	if hasProcess(filepath.Join(dir, shown), pid) {
+		return ""
+	}
+	begin := ""
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil: // it has just been removed
+			return nil
+		case d.IsDir() && hasProcess(path, pid):
+			begin = strings.TrimSuffix(strings.TrimPrefix(path, dir), shown)
+			return fs.SkipAll
+		}
+		return nil
+	})
+	return begin
+}
+
+// hasProcess tells whether a process is in the cgroup of a directory.
+func hasProcess(dir, pid string) bool {
+	raw, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	return err == nil && slices.Contains(strings.Fields(string(raw)), pid)
 }
 
 // Owner returns the owner of a cgroup by its id, which is the inode number of its directory and never

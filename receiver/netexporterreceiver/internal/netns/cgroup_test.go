@@ -4,8 +4,11 @@
 package netns
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -70,5 +73,38 @@ func TestCgroups(t *testing.T) {
 func TestNoCgroups(t *testing.T) {
 	if got := NewCgroups(t.TempDir()).Owner(1); got != (Owner{}) {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// In a container the paths of cgroups begin at the container's own.
+func TestCgroupNamespace(t *testing.T) {
+	own := "/kubepods/burstable/pod" + uid + "/" + id
+	for _, test := range []struct{ name, shown, in, want string }{
+		{"host", "/system.slice/netexporter.service", "/system.slice/netexporter.service", ""},
+		{"container", "/", own, own},
+		{"cgroup within a container", "/init.scope", own + "/init.scope", own},
+		{"no such process in the tree", "/", "", ""},
+	} {
+		root := t.TempDir()
+		for path, content := range map[string]string{
+			"sys/fs/cgroup/cgroup.controllers":                     "cpu memory\n",
+			"sys/fs/cgroup/kubepods/besteffort/other/cgroup.procs": "1\n2\n",
+			"sys/fs/cgroup/" + test.in + "/cgroup.procs":           "1\n" + strconv.Itoa(os.Getpid()) + "\n",
+			"proc/self/cgroup":                                     "1:name=systemd:/x\n0::" + test.shown + "\n",
+		} {
+			if test.in == "" && strings.HasSuffix(content, strconv.Itoa(os.Getpid())+"\n") {
+				continue
+			}
+			path = filepath.Join(root, path)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := cgroupNamespace(root); got != test.want {
+			t.Errorf("%s: begins at %q, want %q", test.name, got, test.want)
+		}
+	}
+	if got := cgroupNamespace(t.TempDir()); got != "" {
+		t.Errorf("without cgroups: %q", got)
 	}
 }

@@ -27,6 +27,8 @@ const (
 	ownerTries = 5
 	// ownerReads bounds the processes of a namespace that are looked at each time.
 	ownerReads = 16
+	// ownerPause is the least time between two looks at all processes for the sake of an event.
+	ownerPause = 250 * time.Millisecond
 )
 
 // Inventory knows who lives in the network namespaces. It alone uses its source, and may be used by
@@ -35,7 +37,9 @@ type Inventory struct {
 	source   Source
 	procRoot string
 	nameDir  string // /run/netns
-	now      func() time.Time
+	// cgroupBegin is where the cgroup namespace of this process begins.
+	cgroupBegin string
+	now         func() time.Time
 
 	mu       sync.Mutex
 	entries  map[ID]*entry
@@ -49,12 +53,15 @@ type Inventory struct {
 	want     nslink.Want
 	own      uint32           // inode of the namespace that this process is in
 	missing  map[ID]time.Time // what Lookup has looked for in vain
+	looked   time.Time        // when all processes were last looked at
 }
 
 type entry struct {
 	Namespace
-	seen  time.Time // when the last pass met it
-	tries int
+	seen time.Time // when the last pass met it
+	// How often its processes were asked whose they are, and how often of it for the sake of an event.
+	tries, asked int
+	ownerTask    taskID // the process that told
 	// What the processes were when tries was 0.
 	firstTask taskID
 	taskCount int
@@ -80,14 +87,15 @@ func (t Task) id() taskID { return taskID{t.TGID, t.Start} }
 // It fills in the counters of tasks among those that the source was asked for.
 func NewInventory(source Source, root string, counters []Counter) *Inventory {
 	return &Inventory{
-		source:   source,
-		procRoot: filepath.Join(root, "proc"),
-		nameDir:  filepath.Join(root, "run", "netns"),
-		now:      time.Now,
-		entries:  map[ID]*entry{},
-		missing:  map[ID]time.Time{},
-		counters: counters,
-		io:       map[taskID]IO{},
+		source:      source,
+		procRoot:    filepath.Join(root, "proc"),
+		nameDir:     filepath.Join(root, "run", "netns"),
+		cgroupBegin: cgroupNamespace(root),
+		now:         time.Now,
+		entries:     map[ID]*entry{},
+		missing:     map[ID]time.Time{},
+		counters:    counters,
+		io:          map[taskID]IO{},
 	}
 }
 
@@ -215,6 +223,7 @@ func (v *Inventory) update(rows []Row) error {
 	nameErr := v.readNames()
 	var taskErr error
 	v.tasks, taskErr = v.source.Tasks(v.tasks[:0])
+	v.looked = now
 	byNetNS := map[ID][]Task{}
 	for _, t := range v.tasks {
 		byNetNS[t.NetNS] = append(byNetNS[t.NetNS], t)
@@ -282,32 +291,37 @@ func (v *Inventory) fillUsage(row *Row, e *entry, tasks []Task) {
 	}
 }
 
-// findOwner asks the processes of a namespace, oldest first, whose they are.
+// findOwner asks the processes of a namespace, oldest first, whose they are. A pod is final; but without a cookie only as
+// long as the process lives that told: the namespace may be another that got the same inode.
 func (v *Inventory) findOwner(e *entry, tasks []Task) {
-	if e.PodUID != "" || e.ContainerID != "" || len(tasks) == 0 {
+	told := slices.ContainsFunc(tasks, func(t Task) bool { return t.id() == e.ownerTask })
+	if len(tasks) == 0 || e.PodUID != "" && (e.Cookie != 0 || told) {
 		return
 	}
 	slices.SortFunc(tasks, func(a, b Task) int {
 		return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.TGID, b.TGID))
 	})
-	if tasks[0].id() != e.firstTask || len(tasks) != e.taskCount {
+	// A container alone may be the one that the node is: where Kubernetes runs in Docker, all is in it from the beginning.
+	if tasks[0].id() != e.firstTask || e.Owner == (Owner{}) && len(tasks) != e.taskCount {
 		e.firstTask, e.taskCount, e.tries = tasks[0].id(), len(tasks), 0
 	}
 	if e.tries == ownerTries {
 		return
 	}
 	e.tries++
+	if e.Cookie == 0 && !told {
+		e.Owner = Owner{}
+	}
 	for _, t := range tasks[:min(len(tasks), ownerReads)] {
 		owner, err := v.readOwner(t.TGID)
 		if err != nil {
 			continue // it has ended
 		}
-		if owner.PodUID != "" {
-			e.Owner = owner
-			return
+		if owner.PodUID != "" || e.Owner == (Owner{}) && owner != (Owner{}) {
+			e.Owner, e.ownerTask = owner, t.id()
 		}
-		if e.ContainerID == "" {
-			e.Owner = owner
+		if e.PodUID != "" {
+			return
 		}
 	}
 }
@@ -318,7 +332,7 @@ func (v *Inventory) readOwner(pid int) (Owner, error) {
 		return Owner{}, err
 	}
 	defer f.Close()
-	return parseOwner(f)
+	return parseOwner(f, v.cgroupBegin)
 }
 
 // readNames lists the files on which namespaces are mounted, as ip-netns(8) and CNI make them, if
@@ -360,11 +374,15 @@ func (v *Inventory) Known(id ID) bool {
 }
 
 // Lookup returns what is known of a namespace, which may be gone for up to a minute. The events of a
-// new namespace come before the next pass: Lookup makes one, once for each namespace.
+// new namespace come before the next pass: Lookup makes one, once for each namespace. One that the last
+// pass met before its first process came is looked at again, a few times.
 func (v *Inventory) Lookup(id ID) (Namespace, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if e := v.entries[id]; e != nil {
+		if !e.Host && e.Owner == (Owner{}) && e.asked < ownerTries && v.now().Sub(v.looked) >= ownerPause {
+			v.askAgain(e)
+		}
 		return e.Namespace, true
 	}
 	if _, inVain := v.missing[id]; inVain || id == (ID{}) {
@@ -379,4 +397,15 @@ func (v *Inventory) Lookup(id ID) (Namespace, bool) {
 	}
 	v.missing[id] = v.now()
 	return Namespace{ID: id}, false
+}
+
+// askAgain looks at all processes for those of one namespace.
+func (v *Inventory) askAgain(e *entry) {
+	e.asked++
+	v.looked = v.now()
+	tasks, err := v.source.Tasks(nil)
+	if err != nil {
+		return // and the next pass reports it
+	}
+	v.findOwner(e, slices.DeleteFunc(tasks, func(t Task) bool { return t.NetNS != e.ID }))
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -105,6 +106,67 @@ func TestOwnerIsFoundLater(t *testing.T) {
 	h.write(t, "proc/1000/cgroup", "0::/kubepods/pod"+uid+"/"+id+"\n")
 	h.pass(t)
 	h.want(t, Namespace{ID: ns, Owner: Owner{id, uid}})
+}
+
+// An event may come after the first process of a namespace and before the next pass.
+func TestOwnerIsFoundForAnEvent(t *testing.T) {
+	h := newHost(t)
+	ns := ID{2, 101}
+	h.add(t, ns)
+	h.pass(t)
+	h.want(t, Namespace{ID: ns})
+	h.add(t, ns, "/kubepods/pod"+uid+"/"+id)
+	h.want(t, Namespace{ID: ns}) // too soon
+	h.now = h.now.Add(ownerPause)
+	h.want(t, Namespace{ID: ns, Owner: Owner{id, uid}})
+}
+
+// Where nobody is known, events do not make it look for ever.
+func TestOwnerIsNotAskedForEachEvent(t *testing.T) {
+	h := newHost(t)
+	ns := ID{2, 101}
+	h.add(t, ns, "/user.slice")
+	h.pass(t)
+	for range 100 {
+		h.now = h.now.Add(ownerPause)
+		h.want(t, Namespace{ID: ns})
+	}
+	if asked := h.entries[ns].asked; asked != ownerTries {
+		t.Errorf("asked %d times, want %d", asked, ownerTries)
+	}
+}
+
+// Where Kubernetes runs in Docker, whatever is not yet in a pod is in the container that is the node.
+func TestPodAfterItsNode(t *testing.T) {
+	h := newHost(t)
+	ns := ID{2, 101}
+	node := "/docker/" + strings.Repeat("a", 64)
+	h.add(t, ns, node+"/system.slice/containerd.service")
+	h.pass(t)
+	h.want(t, Namespace{ID: ns, Owner: Owner{ContainerID: strings.Repeat("a", 64)}})
+	h.write(t, "proc/1000/cgroup", "0::"+node+"/kubelet/kubepods/burstable/pod"+uid+"/"+id+"\n")
+	h.pass(t)
+	h.want(t, Namespace{ID: ns, Owner: Owner{id, uid}})
+}
+
+// Without cookies a namespace that has got the inode of another cannot be told from it but by its processes.
+func TestInodeReusedWithoutCookie(t *testing.T) {
+	h := newHost(t)
+	ns := ID{0, 101}
+	h.add(t, ns, "/kubepods/pod"+uid+"/"+id, "/kubepods/pod"+uid+"/"+id)
+	h.pass(t)
+	h.want(t, Namespace{ID: ns, Owner: Owner{id, uid}})
+	h.fakeSource.tasks = h.fakeSource.tasks[:1]
+	h.pass(t)
+	h.want(t, Namespace{ID: ns, Owner: Owner{id, uid}})
+	h.fakeSource.tasks[0].TGID, h.fakeSource.tasks[0].Start = 2000, 2000
+	h.write(t, "proc/2000/cgroup", "0::/kubepods/pod"+static+"/"+id+"\n")
+	h.pass(t)
+	h.want(t, Namespace{ID: ns, Owner: Owner{id, static}})
+	h.fakeSource.tasks[0].TGID, h.fakeSource.tasks[0].Start = 3000, 3000
+	h.write(t, "proc/3000/cgroup", "0::/user.slice\n")
+	h.pass(t)
+	h.want(t, Namespace{ID: ns})
 }
 
 func TestNamedNamespace(t *testing.T) {

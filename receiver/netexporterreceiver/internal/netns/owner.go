@@ -6,6 +6,7 @@ package netns
 import (
 	"bufio"
 	"io"
+	"path"
 	"strings"
 )
 
@@ -26,14 +27,17 @@ const (
 )
 
 // parseOwner reads /proc/<pid>/cgroup, lines "hierarchy:controllers:path", cgroups(7). All
-// hierarchies of a process that is in a container name the same one.
-func parseOwner(r io.Reader) (Owner, error) {
+// hierarchies of a process that is in a container name the same one. Paths of version 2 begin at begin.
+func parseOwner(r io.Reader, begin string) (Owner, error) {
 	scanner := bufio.NewScanner(r)
 	var owner Owner
 	for scanner.Scan() {
 		parts := strings.SplitN(scanner.Text(), ":", 3)
 		if len(parts) != 3 {
 			continue
+		}
+		if parts[0] == "0" {
+			parts[2] = path.Join(begin, parts[2])
 		}
 		o := ownerOf(parts[2])
 		if owner.PodUID == "" && (o.PodUID != "" || owner.ContainerID == "") {
@@ -47,21 +51,19 @@ func parseOwner(r io.Reader) (Owner, error) {
 //
 //	/kubepods/burstable/pod<uid>/<id>                                  cgroupfs driver
 //	/kubepods.slice/.../kubepods-burstable-pod<uid>.slice/cri-containerd-<id>.scope  systemd driver
+//	/system.slice/containerd.service/kubepods-burstable-pod<uid>.slice:cri-containerd:<id>  systemd driver of the kubelet alone
 //	/docker/<id>, /system.slice/docker-<id>.scope, /libpod-<id>.scope  without Kubernetes
 //
 // Of nested containers (Kubernetes in Docker) it takes the innermost.
 func ownerOf(path string) Owner {
 	var owner Owner
-	for segment := range strings.SplitSeq(path, "/") {
+	for segment := range strings.FieldsFuncSeq(path, func(r rune) bool { return r == '/' || r == ':' }) {
 		segment = strings.TrimSuffix(strings.TrimSuffix(segment, ".slice"), ".scope")
 		if uid := podUID(segment); uid != "" {
 			owner = Owner{PodUID: uid}
 			continue
 		}
 		id := segment[strings.LastIndexByte(segment, '-')+1:]
-		if i := strings.LastIndexByte(id, ':'); i >= 0 { // cri-containerd:<id>, older systemd drivers
-			id = id[i+1:]
-		}
 		if len(id) == containerIDLen && isHex(id) {
 			owner.ContainerID = id
 		}
