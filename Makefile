@@ -16,10 +16,11 @@ CLANG_FOUND = $(shell $(CLANG) -dumpversion 2>/dev/null | cut -d. -f1)
 
 # Tools are built once for each state of their module, outside the tree, and never installed.
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/netexporter/tools
-tools = $(TOOLS)/$(1)-$(shell cat internal/tools/$(1)/go.mod internal/tools/$(1)/go.sum | sha256sum | cut -c1-16)
+tools = $(TOOLS)/$(1)-$(shell cat internal/tools/$(1)/* | sha256sum | cut -c1-16)
 CODEGEN := $(call tools,codegen)
 LINT := $(call tools,lint)
 OCB := $(call tools,ocb)
+IMAGE_TOOL := $(call tools,image)
 
 # No C compiler, no paths of the machine in the binary, and no stamp of git, which refuses to
 # answer root about a clone that belongs to somebody else.
@@ -44,6 +45,21 @@ build: ## Build bin/netexporter (the collector, as ocb assembled it) and bin/ins
 .PHONY: run
 run: build ## Build, then run the collector in the foreground (root): metrics on 127.0.0.1:9102, events on stdout
 	@exec bin/netexporter --config distribution/config/standalone.yaml
+
+# Its version is that of builder-config.yaml.
+IMAGE ?= ghcr.io/netexporter/netexporter:$(shell sed -n 's/^  version: //p' builder-config.yaml)
+IMAGE_ARCHS ?= amd64 arm64
+.PHONY: image
+image: $(IMAGE_TOOL) ## Build bin/image.tar, the container image as an OCI archive, without a container engine
+	@for arch in $(IMAGE_ARCHS); do \
+		echo "==> build the programs for linux/$$arch" >&2; \
+		export CGO_ENABLED=0 GOOS=linux GOARCH=$$arch; \
+		go build -C distribution $(BUILD_FLAGS) -o ../bin/image/$$arch/netexporter .; \
+		go build $(BUILD_FLAGS) -o bin/image/$$arch/inspector ./cmd/inspector; \
+	done
+	@$(call say,build bin/image.tar: $(IMAGE))
+	@'$(IMAGE_TOOL)'/image -tag $(IMAGE) -config distribution/config/standalone.yaml -o bin/image.tar \
+		$(foreach arch,$(IMAGE_ARCHS),$(arch)=bin/image/$(arch))
 
 ##### Generated files
 
@@ -180,7 +196,7 @@ clean: ## Remove what was built in the tree
 
 ##### Tools
 
-$(CODEGEN) $(LINT) $(OCB):
+$(CODEGEN) $(LINT) $(OCB) $(IMAGE_TOOL):
 	@$(call say,build the tools of internal/tools/$(firstword $(subst -, ,$(@F))))
 	@mkdir -p '$(TOOLS)'
 	@rm -rf '$@.new'
