@@ -4,9 +4,9 @@
 // Image writes the container image of netexporter, for all architectures, as an OCI archive: what podman, skopeo, crane,
 // nerdctl and ctr read. It needs neither a container engine nor a base image, and the same programs make the same bytes.
 //
-//	image -tag REPOSITORY:TAG -o FILE -config FILE ARCHITECTURE=DIRECTORY...
+//	image -tag REPOSITORY:TAG -run COMMAND -o FILE [-config FILE] ARCHITECTURE=DIRECTORY...
 //
-// A directory has the programs of an architecture, which must be static.
+// A directory has the programs of an architecture, which must be static. They get into /bin.
 package main
 
 import (
@@ -35,8 +35,6 @@ import (
 )
 
 const (
-	// What runs if the user says nothing else: the standalone configuration.
-	entrypoint = "/bin/netexporter"
 	configPath = "etc/netexporter/config.yaml"
 
 	passwd = "root:x:0:0:root:/:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n"
@@ -46,15 +44,19 @@ const (
 func main() {
 	tag := flag.String("tag", "", "name of the image, `REPOSITORY:TAG`")
 	out := flag.String("o", "", "`FILE` to write")
-	config := flag.String("config", "", "`FILE` with the configuration that the image runs by default")
+	command := flag.String("run", "", "`COMMAND` that the image runs: a program, and arguments that the user may replace")
+	config := flag.String("config", "", "`FILE` to have as /"+configPath)
 	flag.Parse()
-	if err := run(*tag, *out, *config, flag.Args()); err != nil {
+	if err := run(*tag, *out, *config, strings.Fields(*command), flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "image:", err)
 		os.Exit(1)
 	}
 }
 
-func run(tag, out, config string, platforms []string) error {
+func run(tag, out, config string, command, platforms []string) error {
+	if len(command) == 0 {
+		return errors.New("-run: what shall it run?")
+	}
 	ref, err := name.NewTag(tag, name.StrictValidation)
 	if err != nil {
 		return err
@@ -69,7 +71,7 @@ func run(tag, out, config string, platforms []string) error {
 		if !ok {
 			return fmt.Errorf("%q: must be ARCHITECTURE=DIRECTORY", p)
 		}
-		image, err := newImage(ref, arch, base, os.DirFS(dir))
+		image, err := newImage(ref, arch, command, base, os.DirFS(dir))
 		if err != nil {
 			return fmt.Errorf("%s: %w", arch, err)
 		}
@@ -82,7 +84,7 @@ func run(tag, out, config string, platforms []string) error {
 }
 
 // newImage returns the image of an architecture: the base, and the programs in /bin.
-func newImage(ref name.Tag, arch string, base v1.Layer, programs fs.FS) (v1.Image, error) {
+func newImage(ref name.Tag, arch string, command []string, base v1.Layer, programs fs.FS) (v1.Image, error) {
 	bin, err := programLayer(programs)
 	if err != nil {
 		return nil, err
@@ -99,8 +101,8 @@ func newImage(ref name.Tag, arch string, base v1.Layer, programs fs.FS) (v1.Imag
 	config = config.DeepCopy()
 	config.OS, config.Architecture = "linux", arch
 	config.Config = v1.Config{
-		Entrypoint: []string{entrypoint},
-		Cmd:        []string{"--config", "/" + configPath},
+		Entrypoint: command[:1],
+		Cmd:        command[1:],
 		Env:        []string{"PATH=/bin"},
 		WorkingDir: "/",
 		Labels: map[string]string{
@@ -114,15 +116,17 @@ func newImage(ref name.Tag, arch string, base v1.Layer, programs fs.FS) (v1.Imag
 	return mutate.ConfigFile(image, config)
 }
 
-// baseLayer has what a static program looks for in /etc, and the configuration.
+// baseLayer has what a static program looks for in /etc, and the configuration, if there is one.
 func baseLayer(config string) (v1.Layer, error) {
-	shipped, err := os.ReadFile(config)
-	if err != nil {
-		return nil, err
-	}
 	var l layerWriter
 	l.file("etc/group", 0o644, []byte(group))
-	l.file(configPath, 0o644, shipped)
+	if config != "" {
+		data, err := os.ReadFile(config)
+		if err != nil {
+			return nil, err
+		}
+		l.file(configPath, 0o644, data)
+	}
 	l.file("etc/passwd", 0o644, []byte(passwd))
 	l.file("etc/ssl/certs/ca-certificates.crt", 0o644, certificates())
 	return l.layer()
