@@ -16,14 +16,17 @@ CLANG_FOUND = $(shell $(CLANG) -dumpversion 2>/dev/null | cut -d. -f1)
 
 # Tools are built once for each state of their module, outside the tree, and never installed.
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/netexporter/tools
-tools = $(TOOLS)/$(1)-$(shell cat internal/tools/$(1)/go.mod internal/tools/$(1)/go.sum | sha256sum | cut -c1-16)
+tools = $(TOOLS)/$(1)-$(shell cat internal/tools/$(1)/* | sha256sum | cut -c1-16)
 CODEGEN := $(call tools,codegen)
 LINT := $(call tools,lint)
 OCB := $(call tools,ocb)
+IMAGE_TOOL := $(call tools,image)
+DEPLOY := $(call tools,deploy)
+KUBERNETES := $(call tools,kubernetes)
 
 # No C compiler, no paths of the machine in the binary, and no stamp of git, which refuses to
 # answer root about a clone that belongs to somebody else.
-BUILD_FLAGS := -trimpath -buildvcs=false -ldflags='-s -w'
+BUILD_FLAGS = -trimpath -buildvcs=false -ldflags='-s -w $(LDFLAGS)'
 
 # Steps are announced on standard error: standard output of `make run` is the events' alone.
 say = echo '==> $(1)' >&2
@@ -44,6 +47,22 @@ build: ## Build bin/netexporter (the collector, as ocb assembled it) and bin/ins
 .PHONY: run
 run: build ## Build, then run the collector in the foreground (root): metrics on 127.0.0.1:9102, events on stdout
 	@exec bin/netexporter --config distribution/config/standalone.yaml
+
+# Its version is that of builder-config.yaml.
+IMAGE ?= ghcr.io/netexporter/netexporter:$(shell sed -n 's/^  version: //p' builder-config.yaml)
+IMAGE_ARCHS ?= amd64 arm64
+.PHONY: image
+image: $(IMAGE_TOOL) ## Build bin/image.tar, the container image as an OCI archive, without a container engine
+	@for arch in $(IMAGE_ARCHS); do \
+		echo "==> build the programs for linux/$$arch" >&2; \
+		export CGO_ENABLED=0 GOOS=linux GOARCH=$$arch; \
+		go build -C distribution $(BUILD_FLAGS) -o ../bin/image/$$arch/netexporter .; \
+		go build $(BUILD_FLAGS) -o bin/image/$$arch/inspector ./cmd/inspector; \
+	done
+	@$(call say,build bin/image.tar: $(IMAGE))
+	@'$(IMAGE_TOOL)'/image -tag $(IMAGE) -run '/bin/netexporter --config /etc/netexporter/config.yaml' \
+		-config distribution/config/standalone.yaml -o bin/image.tar \
+		$(foreach arch,$(IMAGE_ARCHS),$(arch)=bin/image/$(arch))
 
 ##### Generated files
 
@@ -140,6 +159,11 @@ test: build ## Run every test that this machine can run; as root those on the re
 test-vm: ## Run the kernel tests in a virtual machine: make test-vm KERNEL=6.1
 	@test/vm/run $(KERNEL)
 
+.PHONY: test-cluster
+test-cluster: $(IMAGE_TOOL) $(KUBERNETES) $(DEPLOY) ## Run the image, as deploy/kubernetes has it, in a Kubernetes cluster of two nodes on this machine (root)
+	@$(MAKE) image IMAGE_ARCHS=$$(go env GOARCH)
+	@KUBERNETES='$(KUBERNETES)' DEPLOY='$(DEPLOY)' IMAGE_TOOL='$(IMAGE_TOOL)' test/cluster/run $(ARGS)
+
 .PHONY: fuzz
 fuzz: ## Fuzz each target for FUZZTIME (30s)
 	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's|/[^/]+:func | |' | sort | \
@@ -180,7 +204,11 @@ clean: ## Remove what was built in the tree
 
 ##### Tools
 
-$(CODEGEN) $(LINT) $(OCB):
+# Without these the servers are v0.0.0-master, which their clients take for very old.
+KUBE_VERSION = $(shell sed -nE 's|^.*k8s.io/kubernetes (v[^ ]*).*|\1|p' internal/tools/kubernetes/go.mod)
+$(KUBERNETES): LDFLAGS = $(foreach v,gitVersion=$(KUBE_VERSION) gitMajor=1 gitMinor=$(word 2,$(subst ., ,$(KUBE_VERSION))),-X k8s.io/component-base/version.$(v))
+
+$(CODEGEN) $(LINT) $(OCB) $(IMAGE_TOOL) $(DEPLOY) $(KUBERNETES):
 	@$(call say,build the tools of internal/tools/$(firstword $(subst -, ,$(@F))))
 	@mkdir -p '$(TOOLS)'
 	@rm -rf '$@.new'
