@@ -20,6 +20,7 @@ tools = $(TOOLS)/$(1)-$(shell cat internal/tools/$(1)/go.mod internal/tools/$(1)
 CODEGEN := $(call tools,codegen)
 LINT := $(call tools,lint)
 OCB := $(call tools,ocb)
+LOKI := $(call tools,loki)
 
 # No C compiler, no paths of the machine in the binary, and no stamp of git, which refuses to
 # answer root about a clone that belongs to somebody else.
@@ -180,7 +181,7 @@ clean: ## Remove what was built in the tree
 
 ##### Tools
 
-$(CODEGEN) $(LINT) $(OCB):
+$(CODEGEN) $(LINT) $(OCB) $(LOKI):
 	@$(call say,build the tools of internal/tools/$(firstword $(subst -, ,$(@F))))
 	@mkdir -p '$(TOOLS)'
 	@rm -rf '$@.new'
