@@ -23,6 +23,7 @@ OCB := $(call tools,ocb)
 IMAGE_TOOL := $(call tools,image)
 DEPLOY := $(call tools,deploy)
 KUBERNETES := $(call tools,kubernetes)
+LOKI := $(call tools,loki)
 
 # No C compiler, no paths of the machine in the binary, and no stamp of git, which refuses to
 # answer root about a clone that belongs to somebody else.
@@ -208,7 +209,7 @@ clean: ## Remove what was built in the tree
 KUBE_VERSION = $(shell sed -nE 's|^.*k8s.io/kubernetes (v[^ ]*).*|\1|p' internal/tools/kubernetes/go.mod)
 $(KUBERNETES): LDFLAGS = $(foreach v,gitVersion=$(KUBE_VERSION) gitMajor=1 gitMinor=$(word 2,$(subst ., ,$(KUBE_VERSION))),-X k8s.io/component-base/version.$(v))
 
-$(CODEGEN) $(LINT) $(OCB) $(IMAGE_TOOL) $(DEPLOY) $(KUBERNETES):
+$(CODEGEN) $(LINT) $(OCB) $(IMAGE_TOOL) $(DEPLOY) $(KUBERNETES) $(LOKI):
 	@$(call say,build the tools of internal/tools/$(firstword $(subst -, ,$(@F))))
 	@mkdir -p '$(TOOLS)'
 	@rm -rf '$@.new'
