@@ -15,6 +15,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/netexporter/netexporter/internal/agenttest"
 )
 
 var yamlBlock = regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$")
@@ -53,27 +55,27 @@ func TestDocumentedConfigurations(t *testing.T) {
 	require.NotEmpty(t, blocks)
 	for i, block := range blocks {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			file := writeFile(t, "documented.yaml", block[1])
-			p := run(t, nil, program(t, "netexporter"), "validate", "--config", shippedConfig, "--config", file)
-			assert.Zero(t, p.exitCode(t), "%s\n%s", block[1], p.stderr.String())
+			file := agenttest.WriteFile(t, "documented.yaml", block[1])
+			p := agenttest.Run(t, nil, agenttest.Program(t, "netexporter"), "validate", "--config", agenttest.ShippedConfig, "--config", file)
+			assert.Zero(t, p.ExitCode(t), "%s\n%s", block[1], p.Stderr.String())
 		})
 	}
 }
 
 func TestDocumentedScrapeConfiguration(t *testing.T) {
-	promtool := systemProgram(t, "promtool")
+	promtool := agenttest.SystemProgram(t, "promtool")
 	blocks := yamlBlock.FindAllStringSubmatch(document(t, "prometheus.md"), -1)
 	require.NotEmpty(t, blocks)
 	for _, block := range blocks {
-		out, err := exec.Command(promtool, "check", "config", writeFile(t, "prometheus.yml", block[1])).CombinedOutput()
+		out, err := exec.Command(promtool, "check", "config", agenttest.WriteFile(t, "prometheus.yml", block[1])).CombinedOutput()
 		assert.NoError(t, err, "%s\n%s", block[1], out)
 	}
 }
 
 // The agent runs the probes that the documents list and no other; those of latency only if they are asked for.
 func TestDocumentedProbes(t *testing.T) {
-	tried := func(a *agent) (probes []string) {
-		text, err := get(a.self)
+	tried := func(a agent) (probes []string) {
+		text, err := agenttest.Get(a.Self)
 		require.NoError(t, err)
 		for _, m := range regexp.MustCompile(`(?m)^otelcol_netexporter_probe_up\{probe="(\w+)"\}`).FindAllStringSubmatch(text, -1) {
 			if m[1] != "netns" { // the collection pass itself
@@ -89,6 +91,6 @@ func TestDocumentedProbes(t *testing.T) {
 	})
 	t.Run("asked for", func(t *testing.T) {
 		config := "receivers: {netexporter: {probes: {" + strings.Join(latency, ": , ") + ": }}}"
-		assert.ElementsMatch(t, append(latency, always...), tried(start(t, writeFile(t, "latency.yaml", config))))
+		assert.ElementsMatch(t, append(latency, always...), tried(start(t, agenttest.WriteFile(t, "latency.yaml", config))))
 	})
 }

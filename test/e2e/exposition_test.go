@@ -26,6 +26,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/netexporter/netexporter/internal/agenttest"
 	"github.com/netexporter/netexporter/internal/nettest"
 )
 
@@ -107,15 +108,15 @@ func (p page) of(n *nettest.Namespace) map[string]float64 {
 	return nil
 }
 
-func (a *agent) page(t testing.TB) page {
+func (a agent) page(t testing.TB) page {
 	t.Helper()
-	text, err := get(a.metrics)
+	text, err := agenttest.Get(a.Metrics)
 	require.NoError(t, err)
 	return parsePage(t, text)
 }
 
 // nextPage returns a page of which all values were read after the call.
-func (a *agent) nextPage(t testing.TB) page {
+func (a agent) nextPage(t testing.TB) page {
 	t.Helper()
 	// The exporter has taken over a whole pass each time that this rises. The first pass may have begun before the call.
 	taken := func() float64 {
@@ -124,7 +125,7 @@ func (a *agent) nextPage(t testing.TB) page {
 	}
 	for range 2 {
 		before := taken()
-		wait(t, "a collection pass", func() bool { return taken() > before })
+		agenttest.Wait(t, "a collection pass", func() bool { return taken() > before })
 	}
 	return a.page(t)
 }
@@ -139,7 +140,7 @@ func TestExposition(t *testing.T) {
 	p.ConnectClosedPort(t, nettest.IPv6)
 	got := a.nextPage(t)
 
-	text, err := get(a.metrics)
+	text, err := agenttest.Get(a.Metrics)
 	require.NoError(t, err)
 	t.Logf("a page of %d bytes, %d namespaces", len(text), len(got.values))
 
@@ -202,7 +203,7 @@ func moveToContainer(t testing.TB, pid int) string {
 	}
 	t.Cleanup(func() {
 		_ = syscall.Kill(pid, syscall.SIGKILL) // only an empty cgroup can be removed
-		wait(t, "the cgroup to be empty", func() bool { return os.Remove(dir) == nil })
+		agenttest.Wait(t, "the cgroup to be empty", func() bool { return os.Remove(dir) == nil })
 	})
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0o644))
 	return id
@@ -226,8 +227,8 @@ func cgroupMount(t testing.TB) string {
 // startNameless runs a process in a namespace that has no name, and returns the namespace's inode number.
 func startNameless(t testing.TB) uint64 {
 	t.Helper()
-	p := run(t, func(cmd *exec.Cmd) { cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNET }, "sleep", "infinity")
+	p := agenttest.Run(t, func(cmd *exec.Cmd) { cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNET }, "sleep", "infinity")
 	var stat syscall.Stat_t
-	require.NoError(t, syscall.Stat(fmt.Sprintf("/proc/%d/ns/net", p.cmd.Process.Pid), &stat))
+	require.NoError(t, syscall.Stat(fmt.Sprintf("/proc/%d/ns/net", p.Cmd.Process.Pid), &stat))
 	return stat.Ino
 }

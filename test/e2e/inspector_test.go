@@ -15,6 +15,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/netexporter/netexporter/internal/agenttest"
 )
 
 const kernelBTF = "/sys/kernel/btf/vmlinux"
@@ -26,14 +28,14 @@ func TestBTFDiscover(t *testing.T) {
 		"the host, said aloud": {"btf", "discover", "--root", "/"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := run(t, nil, program(t, "inspector"), args...)
-			code := p.exitCode(t)
+			p := agenttest.Run(t, nil, agenttest.Program(t, "inspector"), args...)
+			code := p.ExitCode(t)
 			if _, err := os.Stat(kernelBTF); err != nil && code != 0 {
-				assert.Contains(t, p.stderr.String(), "CONFIG_DEBUG_INFO_BTF", "it says what to install")
+				assert.Contains(t, p.Stderr.String(), "CONFIG_DEBUG_INFO_BTF", "it says what to install")
 				t.Skipf("the kernel has no BTF of its own: %v", err)
 			}
 			require.Zero(t, code)
-			path := strings.TrimSuffix(p.stdout.String(), "\n")
+			path := strings.TrimSuffix(p.Stdout.String(), "\n")
 			assert.FileExists(t, path)
 			if _, err := os.Stat(kernelBTF); err == nil {
 				assert.Equal(t, kernelBTF, path)
@@ -45,10 +47,10 @@ func TestBTFDiscover(t *testing.T) {
 // verdicts runs the self-test and returns what it says of each probe; all hooks of a probe must agree.
 func verdicts(t *testing.T, prepare func(*exec.Cmd), args ...string) (byProbe map[string]string, code int) {
 	t.Helper()
-	p := run(t, prepare, program(t, "inspector"), append([]string{"selftest", "--json"}, args...)...)
-	code = p.exitCode(t)
+	p := agenttest.Run(t, prepare, agenttest.Program(t, "inspector"), append([]string{"selftest", "--json"}, args...)...)
+	code = p.ExitCode(t)
 	var results []struct{ Probe, Hook, Variant, Verdict, Reason string }
-	require.NoError(t, json.Unmarshal([]byte(p.stdout.String()), &results), "%s%s", p.stdout.String(), p.stderr.String())
+	require.NoError(t, json.Unmarshal([]byte(p.Stdout.String()), &results), "%s%s", p.Stdout.String(), p.Stderr.String())
 	byProbe = map[string]string{}
 	for _, r := range results {
 		t.Logf("%+v", r)
@@ -60,7 +62,7 @@ func verdicts(t *testing.T, prepare func(*exec.Cmd), args ...string) (byProbe ma
 }
 
 func TestInspectorSelftest(t *testing.T) {
-	requireRoot(t)
+	agenttest.RequireRoot(t)
 	byProbe, code := verdicts(t, nil)
 	assert.Zero(t, code)
 	for _, probe := range []string{"packetloss", "tcp", "udp", "fd"} {
@@ -70,19 +72,19 @@ func TestInspectorSelftest(t *testing.T) {
 		assert.NotEqual(t, "failed", verdict, probe)
 	}
 
-	p := run(t, nil, program(t, "inspector"), "selftest", "udp")
-	assert.Zero(t, p.exitCode(t))
-	assert.Regexp(t, `(?m)^PROBE +HOOK +VARIANT +VERDICT +REASON$`, p.stdout.String())
-	assert.Regexp(t, `(?m)^udp +namespaces +\w+ +ok *$`, p.stdout.String())
+	p := agenttest.Run(t, nil, agenttest.Program(t, "inspector"), "selftest", "udp")
+	assert.Zero(t, p.ExitCode(t))
+	assert.Regexp(t, `(?m)^PROBE +HOOK +VARIANT +VERDICT +REASON$`, p.Stdout.String())
+	assert.Regexp(t, `(?m)^udp +namespaces +\w+ +ok *$`, p.Stdout.String())
 
-	p = run(t, nil, program(t, "inspector"), "selftest", "no-such-probe")
-	assert.Positive(t, p.exitCode(t))
-	assert.Contains(t, p.stderr.String(), "no-such-probe")
+	p = agenttest.Run(t, nil, agenttest.Program(t, "inspector"), "selftest", "no-such-probe")
+	assert.Positive(t, p.ExitCode(t))
+	assert.Contains(t, p.Stderr.String(), "no-such-probe")
 }
 
 // It does not need to be root, and says so of what it may not do.
 func TestInspectorSelftestAsNobody(t *testing.T) {
-	requireRoot(t)
+	agenttest.RequireRoot(t)
 	all := []uintptr{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE, unix.CAP_SYSLOG, unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}
 	byProbe, code := verdicts(t, asNobody(t, all...), "udp", "packetloss")
 	assert.Zero(t, code)
@@ -92,21 +94,21 @@ func TestInspectorSelftestAsNobody(t *testing.T) {
 	assert.Zero(t, code)
 	assert.Equal(t, map[string]string{"udp": "untested", "packetloss": "untested"}, byProbe)
 
-	p := run(t, asNobody(t), program(t, "inspector"), "selftest")
-	assert.Positive(t, p.exitCode(t))
-	assert.Contains(t, p.stderr.String(), "missing capabilities: CAP_BPF")
+	p := agenttest.Run(t, asNobody(t), agenttest.Program(t, "inspector"), "selftest")
+	assert.Positive(t, p.ExitCode(t))
+	assert.Contains(t, p.Stderr.String(), "missing capabilities: CAP_BPF")
 }
 
 func TestInspectorHelp(t *testing.T) {
 	for _, args := range [][]string{{"--help"}, {"btf", "--help"}, {"btf", "discover", "--help"}, {"selftest", "--help"}} {
-		p := run(t, nil, program(t, "inspector"), args...)
-		assert.Zero(t, p.exitCode(t), args)
-		assert.Contains(t, p.stdout.String(), "Usage:", args)
+		p := agenttest.Run(t, nil, agenttest.Program(t, "inspector"), args...)
+		assert.Zero(t, p.ExitCode(t), args)
+		assert.Contains(t, p.Stdout.String(), "Usage:", args)
 	}
 }
 
 func TestInspectorRefusesNonsense(t *testing.T) {
-	p := run(t, nil, program(t, "inspector"), "no-such-command")
-	assert.Positive(t, p.exitCode(t))
-	assert.Contains(t, p.stderr.String(), "no-such-command")
+	p := agenttest.Run(t, nil, agenttest.Program(t, "inspector"), "no-such-command")
+	assert.Positive(t, p.ExitCode(t))
+	assert.Contains(t, p.Stderr.String(), "no-such-command")
 }

@@ -16,12 +16,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/netexporter/netexporter/internal/agenttest"
 	"github.com/netexporter/netexporter/internal/nettest"
 )
 
 // What latencies look like on the page: a histogram of the node, and next to it what was there before.
 func TestLatencyExposition(t *testing.T) {
-	a := start(t, writeFile(t, "latency.yaml", "receivers: {netexporter: {probes: {net_softirq: {threshold: 1ns, events_per_second: 1000}}}}"))
+	a := start(t, agenttest.WriteFile(t, "latency.yaml", "receivers: {netexporter: {probes: {net_softirq: {threshold: 1ns, events_per_second: 1000}}}}"))
 	p := nettest.New(t)
 	for _, f := range nettest.Families() {
 		p.UDPToClosedPort(t, f, 10, true)
@@ -30,9 +31,9 @@ func TestLatencyExposition(t *testing.T) {
 	sample := regexp.MustCompile(`^(\w+?)(_bucket|_sum|_count)\{node="` + hostName(t) + `",vector="(NET_RX|NET_TX)"(?:,le="([^"]+)")?\} (\S+) [0-9]{13}$`)
 
 	var text string
-	wait(t, "soft interrupts to be on the page", func() bool {
+	agenttest.Wait(t, "soft interrupts to be on the page", func() bool {
 		var err error
-		text, err = get(a.metrics)
+		text, err = agenttest.Get(a.Metrics)
 		require.NoError(t, err)
 		return regexp.MustCompile(`(?m)^` + name + `_count\{.*vector="NET_RX".*\} [1-9]`).MatchString(text)
 	})
@@ -87,7 +88,7 @@ func TestLatencyExposition(t *testing.T) {
 	}
 
 	t.Run("promtool", func(t *testing.T) {
-		cmd := exec.Command(systemProgram(t, "promtool"), "check", "metrics")
+		cmd := exec.Command(agenttest.SystemProgram(t, "promtool"), "check", "metrics")
 		cmd.Stdin = strings.NewReader(text)
 		out, _ := cmd.CombinedOutput() // it complains of the names of counters, see TestPromtoolComplaints
 		assert.NotContains(t, string(out), "error while linting")
@@ -98,8 +99,8 @@ func TestLatencyExposition(t *testing.T) {
 	})
 	t.Run("events", func(t *testing.T) {
 		var lines []string
-		wait(t, "an event", func() bool {
-			lines = regexp.MustCompile(`(?m)^type=NETSOFTIRQ_EXECUTE_SLOW .*$`).FindAllString(a.stdout.String(), -1)
+		agenttest.Wait(t, "an event", func() bool {
+			lines = regexp.MustCompile(`(?m)^type=NETSOFTIRQ_EXECUTE_SLOW .*$`).FindAllString(a.Stdout.String(), -1)
 			return len(lines) > 1
 		})
 		lines = lines[:len(lines)-1] // the last may not be whole

@@ -21,28 +21,29 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/netexporter/netexporter/internal/agenttest"
 	"github.com/netexporter/netexporter/internal/nettest"
 )
 
 func TestShippedConfigurationIsValid(t *testing.T) {
-	p := run(t, nil, program(t, "netexporter"), "validate", "--config", shippedConfig)
-	assert.Zero(t, p.exitCode(t))
+	p := agenttest.Run(t, nil, agenttest.Program(t, "netexporter"), "validate", "--config", agenttest.ShippedConfig)
+	assert.Zero(t, p.ExitCode(t))
 }
 
 // What is shipped runs as it is: the documented ports.
 func TestShippedPorts(t *testing.T) {
 	for _, port := range []int{9102, 8888, 13133} {
-		if !isFree(port) {
+		if !agenttest.IsFree(port) {
 			t.Skipf("needs the ports 9102, 8888 and 13133 of loopback; somebody listens on %d", port)
 		}
 	}
-	a := startWith(t, nil, 9102, 8888, "--config", shippedConfig)
+	a := startWith(t, nil, 9102, 8888, "--config", agenttest.ShippedConfig)
 	assert.NotEmpty(t, a.page(t).values)
 	for _, probe := range []string{"tcp", "tcpext", "udp", "packetloss", "tcpreset"} {
 		assert.InDelta(t, 1, a.own(t, fmt.Sprintf("otelcol_netexporter_probe_up{probe=%q}", probe)), 0, probe)
-		assert.Regexp(t, `Probe runs\b.*"probe": "`+probe+`", "`, a.stderr.String(), "the log says which variant runs")
+		assert.Regexp(t, `Probe runs\b.*"probe": "`+probe+`", "`, a.Stderr.String(), "the log says which variant runs")
 	}
-	_, err := get("http://" + loopback(13133))
+	_, err := agenttest.Get("http://" + agenttest.Loopback(13133))
 	assert.NoError(t, err, "the health check")
 }
 
@@ -52,10 +53,10 @@ func TestWithoutPrivileges(t *testing.T) {
 	if os.Geteuid() == 0 {
 		become = asNobody(t)
 	}
-	p := run(t, become, program(t, "netexporter"), "--config", shippedConfig, "--config", "yaml:"+portsConfig(freePorts(t, 3)))
+	p := agenttest.Run(t, become, agenttest.Program(t, "netexporter"), "--config", agenttest.ShippedConfig, "--config", "yaml:"+agenttest.PortsConfig(agenttest.FreePorts(t, 3)))
 
-	assert.Positive(t, p.exitCode(t))
-	message := p.stderr.String()
+	assert.Positive(t, p.ExitCode(t))
+	message := p.Stderr.String()
 	for _, capability := range []string{"CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE"} {
 		assert.Contains(t, message, capability)
 	}
@@ -63,15 +64,15 @@ func TestWithoutPrivileges(t *testing.T) {
 	assert.NotContains(t, message, "\n\t", "a stack trace of the log")
 	last := message[strings.LastIndex(strings.TrimSpace(message), "\n")+1:]
 	assert.Regexp(t, `^Error: .*missing capabilities: CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE; run as root`, last)
-	assert.Empty(t, p.stdout.String())
+	assert.Empty(t, p.Stdout.String())
 }
 
 // What it asks for, and no more, is enough to run as anybody.
 func TestLeastPrivileges(t *testing.T) {
-	requireRoot(t)
-	ports := freePorts(t, 3)
+	agenttest.RequireRoot(t)
+	ports := agenttest.FreePorts(t, 3)
 	a := startWith(t, asNobody(t, unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE, unix.CAP_SYSLOG),
-		ports[0], ports[1], "--config", shippedConfig, "--config", "yaml:"+portsConfig(ports))
+		ports[0], ports[1], "--config", agenttest.ShippedConfig, "--config", "yaml:"+agenttest.PortsConfig(ports))
 	p := nettest.New(t)
 	p.UDPToClosedPort(t, nettest.IPv4, 1, true)
 	a.flush(t)
@@ -99,7 +100,7 @@ func asNobody(t testing.TB, capabilities ...uintptr) func(*exec.Cmd) {
 	return func(cmd *exec.Cmd) {
 		cmd.Path = copied(cmd.Path, 0o755)
 		for i, arg := range cmd.Args {
-			if arg == shippedConfig {
+			if arg == agenttest.ShippedConfig {
 				cmd.Args[i] = copied(arg, 0o644)
 			}
 		}
@@ -111,7 +112,7 @@ func asNobody(t testing.TB, capabilities ...uintptr) func(*exec.Cmd) {
 
 // SIGHUP applies a changed configuration, every time, and SIGTERM leaves nothing behind.
 func TestReloadAndStop(t *testing.T) {
-	change := writeFile(t, "change.yaml", "")
+	change := agenttest.WriteFile(t, "change.yaml", "")
 	a := start(t, change)
 	first := a.kernelObjects(t)
 	require.NotEmpty(t, first)
@@ -124,15 +125,15 @@ func TestReloadAndStop(t *testing.T) {
 		{"", true},
 	} {
 		require.NoError(t, os.WriteFile(change, []byte(tt.config), 0o644))
-		a.signal(t, syscall.SIGHUP)
-		wait(t, "the agent to run again", func() bool {
-			text, err := get(a.self)
+		a.Signal(t, syscall.SIGHUP)
+		agenttest.Wait(t, "the agent to run again", func() bool {
+			text, err := agenttest.Get(a.Self)
 			return err == nil && strings.Contains(text, `otelcol_netexporter_probe_up{probe="packetloss"} 1`) &&
 				strings.Contains(text, `probe="tcpreset"`) == tt.resets
 		})
 		p := nettest.New(t)
 		p.ConnectClosedPort(t, nettest.IPv4)
-		wait(t, "the reset to be on the page", func() bool {
+		agenttest.Wait(t, "the reset to be on the page", func() bool {
 			values := a.page(t).of(p.B)
 			_, counted := values[`inspector_pod_tcpreset{reason="NO_SOCKET",type="TCPRESET_NOSOCK"}`]
 			return values["inspector_pod_tcpoutrsts"] == 1 && counted == tt.resets
@@ -140,13 +141,13 @@ func TestReloadAndStop(t *testing.T) {
 	}
 
 	for object := range first {
-		wait(t, "the kernel to free "+object.String()+" of the first start", func() bool { return !object.exists(t) })
+		agenttest.Wait(t, "the kernel to free "+object.String()+" of the first start", func() bool { return !object.exists(t) })
 	}
 	second := a.kernelObjects(t)
 	assert.Len(t, second, len(first))
-	a.stop(t)
+	a.Stop(t)
 	for object := range second {
-		wait(t, "the kernel to free "+object.String(), func() bool { return !object.exists(t) })
+		agenttest.Wait(t, "the kernel to free "+object.String(), func() bool { return !object.exists(t) })
 	}
 }
 
@@ -161,9 +162,9 @@ func (o kernelObject) String() string { return fmt.Sprintf("%s %d", o.kind, o.id
 var objectID = regexp.MustCompile(`(?m)^(prog|map|link)_id:\s*([0-9]+)$`)
 
 // kernelObjects returns the BPF objects that the agent has open.
-func (a *agent) kernelObjects(t testing.TB) map[kernelObject]bool {
+func (a agent) kernelObjects(t testing.TB) map[kernelObject]bool {
 	t.Helper()
-	dir := fmt.Sprintf("/proc/%d/fdinfo", a.cmd.Process.Pid)
+	dir := fmt.Sprintf("/proc/%d/fdinfo", a.Cmd.Process.Pid)
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	objects := map[kernelObject]bool{}

@@ -7,7 +7,6 @@ package e2e
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"net/url"
 	"os/exec"
@@ -17,43 +16,34 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/netexporter/netexporter/internal/agenttest"
 	"github.com/netexporter/netexporter/internal/nettest"
 )
 
 // A real Prometheus scrapes the endpoint and answers queries.
 func TestPrometheusScrapes(t *testing.T) {
-	prometheus := systemProgram(t, "prometheus")
+	agenttest.SystemProgram(t, "prometheus")
 	a := start(t)
 	p := nettest.New(t)
 	p.UDPToClosedPort(t, nettest.IPv6, 3, true)
 
-	target, err := url.Parse(a.metrics)
+	target, err := url.Parse(a.Metrics)
 	require.NoError(t, err)
-	config := writeFile(t, "prometheus.yml", fmt.Sprintf(`
+	server := agenttest.StartPrometheus(t, fmt.Sprintf(`
 scrape_configs:
   - job_name: netexporter
     scrape_interval: 5s
     static_configs: [{targets: [%q]}]
 `, target.Host))
-	port := freePorts(t, 1)[0]
-	server := run(t, nil, prometheus, "--config.file="+config, "--storage.tsdb.path="+t.TempDir(),
-		"--web.listen-address="+loopback(port), "--log.level=warn")
-	query := func(expr string) []vectorSample {
-		if server.ended() {
-			t.Fatalf("prometheus has ended: %v", server.cmd.ProcessState)
-		}
-		return queryPrometheus(t, port, expr)
-	}
-
-	wait(t, "the target to be up", func() bool {
-		up := query(`up{job="netexporter"}`)
-		return len(up) == 1 && up[0].value() == "1"
+	agenttest.Wait(t, "the target to be up", func() bool {
+		up := server.Query(t, `up{job="netexporter"}`)
+		return len(up) == 1 && up[0].Value() == 1
 	})
 	expr := fmt.Sprintf("inspector_pod_udpnoports{pod=%q}", p.B.Name)
-	var got []vectorSample
-	wait(t, "the answer to "+expr, func() bool {
-		got = query(expr)
-		return len(got) == 1 && got[0].value() == "3"
+	var got []agenttest.Series
+	agenttest.Wait(t, "the answer to "+expr, func() bool {
+		got = server.Query(t, expr)
+		return len(got) == 1 && got[0].Value() == 3
 	})
 	assert.Equal(t, map[string]string{
 		"__name__": "inspector_pod_udpnoports", "job": "netexporter", "instance": target.Host,
@@ -61,41 +51,17 @@ scrape_configs:
 	}, got[0].Metric)
 }
 
-// vectorSample is an element of the answer to an instant query.
-type vectorSample struct {
-	Metric map[string]string
-	Value  [2]any // time, value as text
-}
-
-func (s vectorSample) value() string { return fmt.Sprint(s.Value[1]) }
-
-// queryPrometheus returns the answer to an instant query, nil while the server is not ready.
-func queryPrometheus(t testing.TB, port int, expr string) []vectorSample {
-	t.Helper()
-	text, err := get("http://" + loopback(port) + "/api/v1/query?query=" + url.QueryEscape(expr))
-	if err != nil {
-		return nil
-	}
-	var answer struct {
-		Status string
-		Data   struct{ Result []vectorSample }
-	}
-	require.NoError(t, json.Unmarshal([]byte(text), &answer), text)
-	require.Equal(t, "success", answer.Status, text)
-	return answer.Data.Result
-}
-
 // promtool understands the page, and whatever it would have otherwise is explained in docs/prometheus.md.
 func TestPromtoolComplaints(t *testing.T) {
-	promtool := systemProgram(t, "promtool")
+	promtool := agenttest.SystemProgram(t, "promtool")
 	a := start(t)
 	p := nettest.New(t)
 	p.UDPToClosedPort(t, nettest.IPv4, 1, true)
 	p.ConnectClosedPort(t, nettest.IPv4)
 	var text string
-	wait(t, "metrics with labels of their own to be on the page", func() bool {
+	agenttest.Wait(t, "metrics with labels of their own to be on the page", func() bool {
 		var err error
-		text, err = get(a.metrics)
+		text, err = agenttest.Get(a.Metrics)
 		require.NoError(t, err)
 		return strings.Contains(text, "\ninspector_pod_tcpreset{") && strings.Contains(text, "\ninspector_pod_packetloss_by_reason{")
 	})

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/netexporter/netexporter/internal/agenttest"
 	"github.com/netexporter/netexporter/internal/nettest"
 )
 
@@ -30,7 +31,7 @@ func TestClosedPorts(t *testing.T) {
 		all = append(all, pairs[f].A, pairs[f].B)
 	}
 	var before page
-	wait(t, "all namespaces to be on the page", func() bool {
+	agenttest.Wait(t, "all namespaces to be on the page", func() bool {
 		before = a.page(t)
 		return !slices.ContainsFunc(all, func(n *nettest.Namespace) bool {
 			_, counted := before.of(n)["inspector_pod_packetloss_total"]
@@ -45,7 +46,7 @@ func TestClosedPorts(t *testing.T) {
 	}
 
 	done := time.Now()
-	wait(t, "the metrics to rise", func() bool {
+	agenttest.Wait(t, "the metrics to rise", func() bool {
 		for _, p := range pairs {
 			if a.page(t).of(p.B)["inspector_pod_tcpoutrsts"] == 0 {
 				return false
@@ -125,7 +126,7 @@ func TestStorm(t *testing.T) {
 
 	var noPorts uint64
 	var values map[string]float64
-	wait(t, "the namespace to be at rest", func() bool {
+	agenttest.Wait(t, "the namespace to be at rest", func() bool {
 		noPorts = p.B.Counter(t, "Udp.NoPorts")
 		values = a.nextPage(t).of(p.B)
 		return p.B.Counter(t, "Udp.NoPorts") == noPorts
@@ -159,10 +160,10 @@ func TestNamespaceComesAndGoes(t *testing.T) {
 	var n *nettest.Namespace
 	t.Run("comes", func(t *testing.T) {
 		n = nettest.NewNamespace(t)
-		wait(t, "the namespace to be on the page", func() bool { return a.page(t).of(n) != nil })
+		agenttest.Wait(t, "the namespace to be on the page", func() bool { return a.page(t).of(n) != nil })
 	})
 	gone, last, passes := time.Now(), a.page(t).pass, 0
-	wait(t, "the namespace to leave the page", func() bool {
+	agenttest.Wait(t, "the namespace to leave the page", func() bool {
 		p := a.page(t)
 		if p.pass.After(last) {
 			last = p.pass
@@ -174,17 +175,17 @@ func TestNamespaceComesAndGoes(t *testing.T) {
 }
 
 // own returns a series of the agent's own metrics, as it is written there.
-func (a *agent) own(t testing.TB, series string) float64 {
+func (a agent) own(t testing.TB, series string) float64 {
 	t.Helper()
 	value, found := a.find(t, series)
-	require.True(t, found, "%s is not at %s", series, a.self)
+	require.True(t, found, "%s is not at %s", series, a.Self)
 	return value
 }
 
 // find returns a series of the agent's own metrics, if it is there.
-func (a *agent) find(t testing.TB, series string) (value float64, found bool) {
+func (a agent) find(t testing.TB, series string) (value float64, found bool) {
 	t.Helper()
-	text, err := get(a.self)
+	text, err := agenttest.Get(a.Self)
 	require.NoError(t, err)
 	for line := range strings.Lines(text) {
 		if rest, ok := strings.CutPrefix(line, series+" "); ok {
