@@ -186,6 +186,7 @@ func (s *service) Status(context.Context, *eventstreamv1.StatusRequest) (*events
 		Stream: &eventstreamv1.Stream{
 			Watchers: uint64(s.watchers.Load()), Events: stats.published, Remembered: stats.remembered, Lost: stats.lost,
 		},
+		Events:            s.counts.list(),
 		NetworkNamespaces: uint64(len(s.entities.list(entity.TypeNamespace))),
 	}
 	if node := s.node.Load(); node != nil {

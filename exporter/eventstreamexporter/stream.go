@@ -46,6 +46,7 @@ type stream struct {
 	started  time.Time
 	ring     *ring
 	entities *entities
+	counts   *counts
 	passes   *passes
 	node     atomic.Pointer[string]
 	watchers atomic.Int64
@@ -70,6 +71,7 @@ func newStream(set exporter.Settings, cfg *Config, forget func()) (*stream, erro
 		run:      rand.Uint64(),
 		ring:     newRing(cfg.BufferEvents, cfg.BufferMiB<<20),
 		entities: newEntities(),
+		counts:   newCounts(),
 		passes:   newPasses(),
 		tooLarge: reason("too_large"),
 		tooMany:  reason("too_many"),
@@ -198,6 +200,7 @@ func (s *stream) consumeLogs(ctx context.Context, ld plog.Logs) error {
 			}
 		}
 	}
+	s.counts.add(events)
 	s.ring.publish(events)
 	return errors.Join(errs...)
 }

@@ -379,6 +379,10 @@ func TestStatus(t *testing.T) {
 	assert.Equal(t, "worker-1", answer.Node)
 	assert.EqualValues(t, 1, answer.NetworkNamespaces)
 	assert.EqualValues(t, 3, answer.Stream.Events)
+	require.Len(t, answer.Events, 1)
+	assert.Equal(t, "A", answer.Events[0].Name)
+	assert.EqualValues(t, 3, answer.Events[0].Count)
+	assert.Equal(t, time.Unix(1000, 0).UTC(), answer.Events[0].Last.AsTime())
 	require.Len(t, answer.Probes, 2)
 	p := answer.Probes[0]
 	assert.Equal(t, "tcpreset", p.Name)

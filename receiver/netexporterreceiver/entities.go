@@ -204,8 +204,12 @@ func (e *entities) describe(description pcommon.Map, in *netns.Inhabited) {
 	root := filepath.Join(e.agent.cfg.RootPath, "proc")
 	reader := ""
 	list := description.PutEmptySlice(entity.KeyProcesses)
-	for _, t := range tasks[:min(len(tasks), entityProcesses)] {
-		dir := filepath.Join(root, strconv.Itoa(t.TGID))
+	for i := 0; i < len(tasks) && list.Len() < entityProcesses; i++ {
+		dir := filepath.Join(root, strconv.Itoa(tasks[i].TGID))
+		// Threads of the kernel have no command line.
+		if line, err := os.ReadFile(filepath.Join(dir, "cmdline")); err != nil || len(line) == 0 {
+			continue
+		}
 		comm, err := os.ReadFile(filepath.Join(dir, "comm"))
 		// It may have ended, its number may be another's by now, and a thread may be elsewhere than its process.
 		if inode, _ := netns.Inode(filepath.Join(dir, "ns", "net")); err != nil || inode != in.Inode {
@@ -215,7 +219,7 @@ func (e *entities) describe(description pcommon.Map, in *netns.Inhabited) {
 			reader = dir
 		}
 		p := list.AppendEmpty().SetEmptyMap()
-		p.PutInt(entity.KeyPID, int64(t.TGID))
+		p.PutInt(entity.KeyPID, int64(tasks[i].TGID))
 		p.PutStr(entity.KeyExecutable, string(bytes.TrimSuffix(comm, []byte("\n"))))
 	}
 	if reader == "" {

@@ -564,8 +564,10 @@ type StatusResponse struct {
 	// Network namespaces that are known.
 	NetworkNamespaces uint64  `protobuf:"varint,5,opt,name=network_namespaces,json=networkNamespaces,proto3" json:"network_namespaces,omitempty"`
 	Stream            *Stream `protobuf:"bytes,6,opt,name=stream,proto3" json:"stream,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Events so far, by their name.
+	Events        []*EventCount `protobuf:"bytes,7,rep,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
@@ -640,6 +642,74 @@ func (x *StatusResponse) GetStream() *Stream {
 	return nil
 }
 
+func (x *StatusResponse) GetEvents() []*EventCount {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+type EventCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Count uint64                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// When the last one happened.
+	Last          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventCount) Reset() {
+	*x = EventCount{}
+	mi := &file_eventstream_v1_eventstream_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventCount) ProtoMessage() {}
+
+func (x *EventCount) ProtoReflect() protoreflect.Message {
+	mi := &file_eventstream_v1_eventstream_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventCount.ProtoReflect.Descriptor instead.
+func (*EventCount) Descriptor() ([]byte, []int) {
+	return file_eventstream_v1_eventstream_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *EventCount) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *EventCount) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *EventCount) GetLast() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
 type Probe struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -660,7 +730,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_eventstream_v1_eventstream_proto_msgTypes[10]
+	mi := &file_eventstream_v1_eventstream_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -672,7 +742,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_eventstream_v1_eventstream_proto_msgTypes[10]
+	mi := &file_eventstream_v1_eventstream_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -685,7 +755,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_eventstream_v1_eventstream_proto_rawDescGZIP(), []int{10}
+	return file_eventstream_v1_eventstream_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Probe) GetName() string {
@@ -757,7 +827,7 @@ type Hook struct {
 
 func (x *Hook) Reset() {
 	*x = Hook{}
-	mi := &file_eventstream_v1_eventstream_proto_msgTypes[11]
+	mi := &file_eventstream_v1_eventstream_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -769,7 +839,7 @@ func (x *Hook) String() string {
 func (*Hook) ProtoMessage() {}
 
 func (x *Hook) ProtoReflect() protoreflect.Message {
-	mi := &file_eventstream_v1_eventstream_proto_msgTypes[11]
+	mi := &file_eventstream_v1_eventstream_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -782,7 +852,7 @@ func (x *Hook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hook.ProtoReflect.Descriptor instead.
 func (*Hook) Descriptor() ([]byte, []int) {
-	return file_eventstream_v1_eventstream_proto_rawDescGZIP(), []int{11}
+	return file_eventstream_v1_eventstream_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Hook) GetName() string {
@@ -821,7 +891,7 @@ type Stream struct {
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_eventstream_v1_eventstream_proto_msgTypes[12]
+	mi := &file_eventstream_v1_eventstream_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +903,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_eventstream_v1_eventstream_proto_msgTypes[12]
+	mi := &file_eventstream_v1_eventstream_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +916,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_eventstream_v1_eventstream_proto_rawDescGZIP(), []int{12}
+	return file_eventstream_v1_eventstream_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Stream) GetWatchers() uint64 {
@@ -914,14 +984,20 @@ const file_eventstream_v1_eventstream_proto_rawDesc = "" +
 	"\ametrics\x18\x01 \x01(\fR\ametrics\x12\x1a\n" +
 	"\bcomplete\x18\x02 \x01(\bR\bcomplete\x12\x18\n" +
 	"\askipped\x18\x03 \x01(\x04R\askipped\"\x0f\n" +
-	"\rStatusRequest\"\x9a\x02\n" +
+	"\rStatusRequest\"\xda\x02\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x124\n" +
 	"\astarted\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x129\n" +
 	"\x06probes\x18\x04 \x03(\v2!.netexporter.eventstream.v1.ProbeR\x06probes\x12-\n" +
 	"\x12network_namespaces\x18\x05 \x01(\x04R\x11networkNamespaces\x12:\n" +
-	"\x06stream\x18\x06 \x01(\v2\".netexporter.eventstream.v1.StreamR\x06stream\"\xe2\x02\n" +
+	"\x06stream\x18\x06 \x01(\v2\".netexporter.eventstream.v1.StreamR\x06stream\x12>\n" +
+	"\x06events\x18\a \x03(\v2&.netexporter.eventstream.v1.EventCountR\x06events\"f\n" +
+	"\n" +
+	"EventCount\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\x12.\n" +
+	"\x04last\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\"\xe2\x02\n" +
 	"\x05Probe\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02up\x18\x02 \x01(\bR\x02up\x12\x1f\n" +
@@ -967,7 +1043,7 @@ func file_eventstream_v1_eventstream_proto_rawDescGZIP() []byte {
 	return file_eventstream_v1_eventstream_proto_rawDescData
 }
 
-var file_eventstream_v1_eventstream_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_eventstream_v1_eventstream_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_eventstream_v1_eventstream_proto_goTypes = []any{
 	(*Filter)(nil),                // 0: netexporter.eventstream.v1.Filter
 	(*WatchRequest)(nil),          // 1: netexporter.eventstream.v1.WatchRequest
@@ -979,37 +1055,40 @@ var file_eventstream_v1_eventstream_proto_goTypes = []any{
 	(*WatchMetricsResponse)(nil),  // 7: netexporter.eventstream.v1.WatchMetricsResponse
 	(*StatusRequest)(nil),         // 8: netexporter.eventstream.v1.StatusRequest
 	(*StatusResponse)(nil),        // 9: netexporter.eventstream.v1.StatusResponse
-	(*Probe)(nil),                 // 10: netexporter.eventstream.v1.Probe
-	(*Hook)(nil),                  // 11: netexporter.eventstream.v1.Hook
-	(*Stream)(nil),                // 12: netexporter.eventstream.v1.Stream
-	nil,                           // 13: netexporter.eventstream.v1.Probe.LostEntry
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*EventCount)(nil),            // 10: netexporter.eventstream.v1.EventCount
+	(*Probe)(nil),                 // 11: netexporter.eventstream.v1.Probe
+	(*Hook)(nil),                  // 12: netexporter.eventstream.v1.Hook
+	(*Stream)(nil),                // 13: netexporter.eventstream.v1.Stream
+	nil,                           // 14: netexporter.eventstream.v1.Probe.LostEntry
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 }
 var file_eventstream_v1_eventstream_proto_depIdxs = []int32{
 	0,  // 0: netexporter.eventstream.v1.WatchRequest.filter:type_name -> netexporter.eventstream.v1.Filter
-	14, // 1: netexporter.eventstream.v1.WatchRequest.since:type_name -> google.protobuf.Timestamp
+	15, // 1: netexporter.eventstream.v1.WatchRequest.since:type_name -> google.protobuf.Timestamp
 	2,  // 2: netexporter.eventstream.v1.WatchRequest.after:type_name -> netexporter.eventstream.v1.Position
 	2,  // 3: netexporter.eventstream.v1.WatchResponse.position:type_name -> netexporter.eventstream.v1.Position
 	0,  // 4: netexporter.eventstream.v1.ListEntitiesRequest.filter:type_name -> netexporter.eventstream.v1.Filter
 	0,  // 5: netexporter.eventstream.v1.WatchMetricsRequest.filter:type_name -> netexporter.eventstream.v1.Filter
-	14, // 6: netexporter.eventstream.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	10, // 7: netexporter.eventstream.v1.StatusResponse.probes:type_name -> netexporter.eventstream.v1.Probe
-	12, // 8: netexporter.eventstream.v1.StatusResponse.stream:type_name -> netexporter.eventstream.v1.Stream
-	11, // 9: netexporter.eventstream.v1.Probe.hooks:type_name -> netexporter.eventstream.v1.Hook
-	13, // 10: netexporter.eventstream.v1.Probe.lost:type_name -> netexporter.eventstream.v1.Probe.LostEntry
-	1,  // 11: netexporter.eventstream.v1.EventStream.Watch:input_type -> netexporter.eventstream.v1.WatchRequest
-	4,  // 12: netexporter.eventstream.v1.EventStream.ListEntities:input_type -> netexporter.eventstream.v1.ListEntitiesRequest
-	6,  // 13: netexporter.eventstream.v1.EventStream.WatchMetrics:input_type -> netexporter.eventstream.v1.WatchMetricsRequest
-	8,  // 14: netexporter.eventstream.v1.EventStream.Status:input_type -> netexporter.eventstream.v1.StatusRequest
-	3,  // 15: netexporter.eventstream.v1.EventStream.Watch:output_type -> netexporter.eventstream.v1.WatchResponse
-	5,  // 16: netexporter.eventstream.v1.EventStream.ListEntities:output_type -> netexporter.eventstream.v1.ListEntitiesResponse
-	7,  // 17: netexporter.eventstream.v1.EventStream.WatchMetrics:output_type -> netexporter.eventstream.v1.WatchMetricsResponse
-	9,  // 18: netexporter.eventstream.v1.EventStream.Status:output_type -> netexporter.eventstream.v1.StatusResponse
-	15, // [15:19] is the sub-list for method output_type
-	11, // [11:15] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	15, // 6: netexporter.eventstream.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	11, // 7: netexporter.eventstream.v1.StatusResponse.probes:type_name -> netexporter.eventstream.v1.Probe
+	13, // 8: netexporter.eventstream.v1.StatusResponse.stream:type_name -> netexporter.eventstream.v1.Stream
+	10, // 9: netexporter.eventstream.v1.StatusResponse.events:type_name -> netexporter.eventstream.v1.EventCount
+	15, // 10: netexporter.eventstream.v1.EventCount.last:type_name -> google.protobuf.Timestamp
+	12, // 11: netexporter.eventstream.v1.Probe.hooks:type_name -> netexporter.eventstream.v1.Hook
+	14, // 12: netexporter.eventstream.v1.Probe.lost:type_name -> netexporter.eventstream.v1.Probe.LostEntry
+	1,  // 13: netexporter.eventstream.v1.EventStream.Watch:input_type -> netexporter.eventstream.v1.WatchRequest
+	4,  // 14: netexporter.eventstream.v1.EventStream.ListEntities:input_type -> netexporter.eventstream.v1.ListEntitiesRequest
+	6,  // 15: netexporter.eventstream.v1.EventStream.WatchMetrics:input_type -> netexporter.eventstream.v1.WatchMetricsRequest
+	8,  // 16: netexporter.eventstream.v1.EventStream.Status:input_type -> netexporter.eventstream.v1.StatusRequest
+	3,  // 17: netexporter.eventstream.v1.EventStream.Watch:output_type -> netexporter.eventstream.v1.WatchResponse
+	5,  // 18: netexporter.eventstream.v1.EventStream.ListEntities:output_type -> netexporter.eventstream.v1.ListEntitiesResponse
+	7,  // 19: netexporter.eventstream.v1.EventStream.WatchMetrics:output_type -> netexporter.eventstream.v1.WatchMetricsResponse
+	9,  // 20: netexporter.eventstream.v1.EventStream.Status:output_type -> netexporter.eventstream.v1.StatusResponse
+	17, // [17:21] is the sub-list for method output_type
+	13, // [13:17] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_eventstream_v1_eventstream_proto_init() }
@@ -1017,14 +1096,14 @@ func file_eventstream_v1_eventstream_proto_init() {
 	if File_eventstream_v1_eventstream_proto != nil {
 		return
 	}
-	file_eventstream_v1_eventstream_proto_msgTypes[10].OneofWrappers = []any{}
+	file_eventstream_v1_eventstream_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_eventstream_v1_eventstream_proto_rawDesc), len(file_eventstream_v1_eventstream_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
