@@ -127,7 +127,9 @@ func TestReconnect(t *testing.T) {
 	a.publish(t, reset("before", time.Now()))
 	eventually(t, "a line", func() bool { return len(c.out.lines()) == 1 })
 	a.stop()
-	eventually(t, "notice of the end", func() bool { return strings.Contains(c.err.String(), a.address+": the agent is shutting down; trying again") })
+	eventually(t, "notice of the end", func() bool {
+		return strings.Contains(c.err.String(), a.address+": the agent is shutting down; trying again")
+	})
 	other.publish(t, reset("meanwhile", time.Now()))
 	eventually(t, "a line of the other", func() bool { return len(c.out.lines()) == 2 })
 
