@@ -13,6 +13,7 @@ import (
 	otelconftelemetry "go.opentelemetry.io/collector/service/telemetry/otelconftelemetry"
 	lokiexporter "github.com/netexporter/netexporter/exporter/lokiexporter"
 	stdoutexporter "github.com/netexporter/netexporter/exporter/stdoutexporter"
+	eventstreamexporter "github.com/netexporter/netexporter/exporter/eventstreamexporter"
 	debugexporter "go.opentelemetry.io/collector/exporter/debugexporter"
 	otlpexporter "go.opentelemetry.io/collector/exporter/otlpexporter"
 	otlphttpexporter "go.opentelemetry.io/collector/exporter/otlphttpexporter"
@@ -84,6 +85,7 @@ func components() (otelcol.Factories, error) {
 	factories.Exporters, err = otelcol.MakeFactoryMap[exporter.Factory](
 		lokiexporter.NewFactory(),
 		stdoutexporter.NewFactory(),
+		eventstreamexporter.NewFactory(),
 		debugexporter.NewFactory(),
 		otlpexporter.NewFactory(),
 		otlphttpexporter.NewFactory(),
@@ -96,6 +98,7 @@ func components() (otelcol.Factories, error) {
 	factories.ExporterModules = makeModulesMap(factories.Exporters, map[component.Type]string{
 		lokiexporter.NewFactory().Type(): "github.com/netexporter/netexporter v0.0.0",
 		stdoutexporter.NewFactory().Type(): "github.com/netexporter/netexporter v0.0.0",
+		eventstreamexporter.NewFactory().Type(): "github.com/netexporter/netexporter v0.0.0",
 		debugexporter.NewFactory().Type(): "go.opentelemetry.io/collector/exporter/debugexporter v0.161.0",
 		otlpexporter.NewFactory().Type(): "go.opentelemetry.io/collector/exporter/otlpexporter v0.161.0",
 		otlphttpexporter.NewFactory().Type(): "go.opentelemetry.io/collector/exporter/otlphttpexporter v0.161.0",

@@ -11,6 +11,9 @@
 // write to it. The debug exporter shares the collector's log and has a format of
 // its own around the body.
 //
+// Records that tell the state of an entity (docs/events.md) are left out: they
+// have no line.
+//
 // A batch is one write, so lines of several pipelines never mix. A write waits
 // for the reader of standard output: the wait is felt by the sender of the
 // batch, there is no queue that would hide it. The exporter has no

@@ -11,6 +11,8 @@ import (
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
+
+	"github.com/netexporter/netexporter/internal/entity"
 )
 
 // lineExporter writes log records to out, which must be safe for concurrent writes.
@@ -30,12 +32,14 @@ func (e lineExporter) consumeLogs(_ context.Context, ld plog.Logs) error {
 	return nil
 }
 
-// appendLines appends the body of every log record of ld to dst, each ended by a newline.
+// appendLines appends the body of every log record of ld but the states of entities to dst, each ended by a newline.
 func appendLines(dst []byte, ld plog.Logs) []byte {
 	for _, resource := range ld.ResourceLogs().All() {
 		for _, scope := range resource.ScopeLogs().All() {
 			for _, record := range scope.LogRecords().All() {
-				dst = appendLine(dst, record.Body())
+				if !entity.Is(record) {
+					dst = appendLine(dst, record.Body())
+				}
 			}
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/pdata/plog"
+
+	"github.com/netexporter/netexporter/internal/entity"
 )
 
 // writes records what each call of Write was given.
@@ -39,6 +41,11 @@ func TestLines(t *testing.T) {
 	notAString := plog.NewLogs()
 	notAString.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty().LogRecords().AppendEmpty().Body().SetInt(42)
 
+	states := logsOf([]string{"type=A"})
+	records := states.ResourceLogs().At(0).ScopeLogs().At(0).LogRecords()
+	entity.Append(records, entity.TypeNamespace, 1000)
+	entity.AppendDelete(records, entity.TypeNamespace)
+
 	for _, tt := range []struct {
 		name string
 		logs plog.Logs
@@ -58,6 +65,7 @@ func TestLines(t *testing.T) {
 		},
 		{name: "empty body", logs: logsOf([]string{""}), want: []string{"\n"}},
 		{name: "not a string", logs: notAString, want: []string{"42\n"}},
+		{name: "states of entities have no line", logs: states, want: []string{"type=A\n"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var out writes

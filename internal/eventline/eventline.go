@@ -75,7 +75,29 @@ func Append(dst []byte, res pcommon.Map, rec plog.LogRecord) []byte {
 	}
 	dst = appendField(dst, " pod=", pod)
 	dst = appendField(dst, " namespace=", namespace)
+	dst = appendParts(dst, rec)
+	switch {
+	case pod != "":
+	case container != "":
+		dst = appendField(dst, " container=", container)
+	default:
+		dst = appendField(dst, " netns=", netns)
+	}
+	return dst
+}
 
+// AppendParts appends the part of the line that tells what happened, without whose it is: from protocol= on.
+func AppendParts(dst []byte, rec plog.LogRecord) []byte {
+	from := len(dst)
+	dst = appendParts(dst, rec)
+	if len(dst) == from {
+		return dst
+	}
+	return append(dst[:from], dst[from+1:]...) // a space precedes each part
+}
+
+func appendParts(dst []byte, rec plog.LogRecord) []byte {
+	attrs := rec.Attributes()
 	dst = appendField(dst, " protocol=", protocol(text(attrs, keyTransport)))
 	if addr := text(attrs, keySourceAddress); addr != "" {
 		dst = appendField(dst, " saddr=", addr)
@@ -98,21 +120,13 @@ func Append(dst []byte, res pcommon.Map, rec plog.LogRecord) []byte {
 		dst = strconv.AppendInt(append(dst, " suppressed="...), v.Int(), 10)
 	}
 
-	switch name {
+	switch text(attrs, KeyEventName) {
 	case eventPacketLoss:
 		dst = appendField(dst, " reason=", text(attrs, keyReason))
 		dst = appendField(dst, " location=", text(attrs, keyLocation))
 		dst = appendStack(dst, "  stacktrace:", text(attrs, keyStacktrace))
 	case eventTCPResetProcess:
 		dst = appendField(dst, "  state:", text(attrs, keyTCPState))
-	}
-
-	switch {
-	case pod != "":
-	case container != "":
-		dst = appendField(dst, " container=", container)
-	default:
-		dst = appendField(dst, " netns=", netns)
 	}
 	return dst
 }
@@ -172,6 +186,9 @@ func appendStack(dst []byte, label, stack string) []byte {
 	}
 	return dst
 }
+
+// Escape writes a value as the line does: one that is printable ASCII stays as it is.
+func Escape(value string) string { return string(appendEscaped(nil, value)) }
 
 func appendEscaped(dst []byte, value string) []byte {
 	const hex = "0123456789ABCDEF"

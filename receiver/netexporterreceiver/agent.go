@@ -67,6 +67,7 @@ type running struct {
 	resources *resources
 	budget    *budget
 	heartbeat *heartbeat    // nil if there is none
+	entities  *entities     // nil if nobody wants them
 	series    *seriesWriter // of the counters
 	// Counters of the kernel began with it, those of the probes with their programs.
 	sinceBoot  *metadata.MetricsBuilder
@@ -134,6 +135,9 @@ func (a *agent) Shutdown(context.Context) error {
 
 func (r *running) close() error {
 	var errs []error
+	if r.entities != nil {
+		r.entities.close()
+	}
 	if r.telemetry != nil {
 		r.telemetry.Shutdown()
 	}
@@ -206,6 +210,9 @@ func (a *agent) start(ctx context.Context) (_ *running, err error) {
 	r.sinceStart = probe.NewMetricsBuilder(build, a.set, pcommon.NewTimestampFromTime(time.Now()), a.cfg.DocumentedSpellings)
 	if err := a.firstPass(r, defs); err != nil {
 		return nil, err
+	}
+	if a.cfg.Entities && a.events != nil {
+		r.entities = startEntities(a, r)
 	}
 	return r, nil
 }
@@ -562,6 +569,9 @@ func (a *agent) collect(context.Context) (pmetric.Metrics, error) {
 	node, nodeErr := r.readNode()
 	metrics := r.record(rows, snapshots, node, now)
 	r.telemetry.setSpent(r.budget.apply(metrics))
+	if r.entities != nil {
+		r.entities.wake()
+	}
 	if err = errors.Join(beatErr, passErr, err, nodeErr); err != nil {
 		err = scrapererror.NewPartialScrapeError(err, 1)
 	}

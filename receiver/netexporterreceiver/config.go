@@ -41,6 +41,9 @@ type Config struct {
 	// SelfTest tells whether the probes are tested when they start, as by the command inspector
 	// selftest, and then go on to be tried with each pass.
 	SelfTest bool `mapstructure:"self_test"`
+	// Entities tells whether the logs pipeline gets the state of the network namespaces and of the
+	// probes, too, when it changes and once a minute. The event stream lists them.
+	Entities bool `mapstructure:"entities"`
 	// DocumentedSpellings tells whether metrics whose documented name is misspelt are served under
 	// that name, too.
 	DocumentedSpellings bool `mapstructure:"documented_spellings"`
@@ -67,6 +70,7 @@ func createDefaultConfig() component.Config {
 		RootPath:         "/",
 		DefaultProbes:    true,
 		MaxSeries:        defaultMaxSeries,
+		Entities:         true,
 
 		DocumentedSpellings: true,
 

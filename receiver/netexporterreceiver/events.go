@@ -49,7 +49,11 @@ func newEventSink(set receiver.Settings, cfg *Config, next consumer.Logs, obs *r
 
 // consume sends the events of a probe down the pipeline.
 func (s *eventSink) consume(d *probe.Definition, events []probe.Event) error {
-	logs := s.logs(d, events)
+	return s.send(s.logs(d, events))
+}
+
+// send sends log records down the pipeline.
+func (s *eventSink) send(logs plog.Logs) error {
 	n := logs.LogRecordCount()
 	if n == 0 {
 		return nil

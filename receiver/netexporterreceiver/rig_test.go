@@ -72,6 +72,7 @@ func startAs(t testing.TB, change func(*Config), prepare func(*agent)) (*rig, er
 	cfg := createDefaultConfig().(*Config)
 	cfg.ControllerConfig.CollectionInterval = time.Hour
 	cfg.ControllerConfig.InitialDelay = time.Hour
+	cfg.Entities = false // logs are events, but for the tests of entities
 	if change != nil {
 		change(cfg)
 	}

@@ -6,6 +6,8 @@ package netexporterreceiver
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -61,10 +63,9 @@ func newTelemetry(set component.TelemetrySettings) (*telemetry, error) {
 			observe(o, s.Suppressed, s.Probe)
 		})),
 		tb.RegisterNetexporterEventsLostCallback(t.observeStats(func(o metric.Int64Observer, s probe.Stats) {
-			observe(o, s.RingFull, s.Probe, attribute.String("hop", "ring_full"))
-			observe(o, s.MapFull, s.Probe, attribute.String("hop", "map_full"))
-			observe(o, s.Undecodable, s.Probe, attribute.String("hop", "decode"))
-			observe(o, s.Refused, s.Probe, attribute.String("hop", "pipeline"))
+			for hop, n := range lostByHop(s) {
+				observe(o, n, s.Probe, attribute.String("hop", hop))
+			}
 		})),
 	); err != nil {
 		tb.Shutdown()
@@ -115,6 +116,39 @@ func (t *telemetry) setStats(stats func() ([]probe.Stats, error)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.stats = stats
+}
+
+// probeState is a probe as telemetry knows it.
+type probeState struct {
+	name     string
+	hooks    []kernel.Hook
+	verified *bool        // nil if the self-test said nothing
+	stats    *probe.Stats // nil if it has no kernel object
+}
+
+// probes returns the state of all probes, sorted by name.
+func (t *telemetry) probes() ([]probeState, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var (
+		stats []probe.Stats
+		err   error
+	)
+	if t.stats != nil {
+		stats, err = t.stats()
+	}
+	states := make([]probeState, 0, len(t.hooks))
+	for _, name := range slices.Sorted(maps.Keys(t.hooks)) {
+		s := probeState{name: name, hooks: t.hooks[name]}
+		if ok, told := t.verified[name]; told {
+			s.verified = &ok
+		}
+		if i := slices.IndexFunc(stats, func(s probe.Stats) bool { return s.Probe == name }); i >= 0 {
+			s.stats = &stats[i]
+		}
+		states = append(states, s)
+	}
+	return states, err
 }
 
 func (t *telemetry) observeUp(_ context.Context, o metric.Int64Observer) error {
@@ -171,6 +205,11 @@ func (t *telemetry) observeStats(each func(metric.Int64Observer, probe.Stats)) m
 		}
 		return err
 	}
+}
+
+// lostByHop returns the events of a probe that were lost, by the values of the attribute hop.
+func lostByHop(s probe.Stats) map[string]uint64 {
+	return map[string]uint64{"ring_full": s.RingFull, "map_full": s.MapFull, "decode": s.Undecodable, "pipeline": s.Refused}
 }
 
 // truth is the value of a gauge that tells whether something holds.

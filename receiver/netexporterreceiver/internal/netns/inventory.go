@@ -54,6 +54,7 @@ type Inventory struct {
 	own      uint32           // inode of the namespace that this process is in
 	missing  map[ID]time.Time // what Lookup has looked for in vain
 	looked   time.Time        // when all processes were last looked at
+	updated  time.Time        // when the last pass was
 }
 
 type entry struct {
@@ -219,6 +220,7 @@ func (v *Inventory) fillNetlink(row *Row, s nslink.Stats, asked nslink.Want) {
 
 func (v *Inventory) update(rows []Row) error {
 	now := v.now()
+	v.updated = now
 	host, hostErr := v.source.Host()
 	nameErr := v.readNames()
 	var taskErr error
@@ -298,9 +300,7 @@ func (v *Inventory) findOwner(e *entry, tasks []Task) {
 	if len(tasks) == 0 || e.PodUID != "" && (e.Cookie != 0 || told) {
 		return
 	}
-	slices.SortFunc(tasks, func(a, b Task) int {
-		return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.TGID, b.TGID))
-	})
+	slices.SortFunc(tasks, byAge)
 	// A container alone may be the one that the node is: where Kubernetes runs in Docker, all is in it from the beginning.
 	if tasks[0].id() != e.firstTask || e.Owner == (Owner{}) && len(tasks) != e.taskCount {
 		e.firstTask, e.taskCount, e.tries = tasks[0].id(), len(tasks), 0
@@ -365,6 +365,44 @@ func (v *Inventory) readNames() error {
 	}
 	return nil
 }
+
+// Inhabited is a namespace and the processes in it, oldest first.
+type Inhabited struct {
+	Namespace
+	Tasks []Task
+}
+
+// Namespaces returns the namespaces that the last pass met, in the order of their ids. If that is longer ago than maxAge, it
+// makes a pass without counters itself.
+func (v *Inventory) Namespaces(maxAge time.Duration) ([]Inhabited, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var err error
+	if v.now().Sub(v.updated) > maxAge {
+		var rows []Row
+		if rows, err = v.source.Rows(nil); err == nil {
+			err = v.update(rows)
+		}
+	}
+	byNetNS := map[ID][]Task{}
+	for _, t := range v.tasks {
+		byNetNS[t.NetNS] = append(byNetNS[t.NetNS], t)
+	}
+	all := make([]Inhabited, 0, len(v.entries))
+	for id, e := range v.entries {
+		if !e.seen.Equal(v.updated) {
+			continue
+		}
+		slices.SortFunc(byNetNS[id], byAge)
+		all = append(all, Inhabited{e.Namespace, byNetNS[id]})
+	}
+	slices.SortFunc(all, func(a, b Inhabited) int {
+		return cmp.Or(cmp.Compare(a.Cookie, b.Cookie), cmp.Compare(a.Inode, b.Inode))
+	})
+	return all, err
+}
+
+func byAge(a, b Task) int { return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.TGID, b.TGID)) }
 
 // Known tells whether a namespace is there or has been until a minute ago.
 func (v *Inventory) Known(id ID) bool {

@@ -34,8 +34,11 @@ func newProc(root string, counters []Counter) *proc {
 	return &proc{root, counters, slices.ContainsFunc(counters, func(c Counter) bool { return c.Tasks != nil })}
 }
 
-func (p *proc) inode(path string) (uint32, error) {
-	info, err := os.Stat(filepath.Join(p.root, path))
+func (p *proc) inode(path string) (uint32, error) { return Inode(filepath.Join(p.root, path)) }
+
+// Inode returns the inode number of the network namespace that a file leads to, as /proc/<pid>/ns/net does.
+func Inode(path string) (uint32, error) {
+	info, err := os.Stat(path)
 	if err != nil {
 		return 0, err
 	}

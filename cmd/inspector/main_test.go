@@ -1,0 +1,191 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"flag"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/config/configoptional"
+	"go.opentelemetry.io/collector/config/configtls"
+
+	"github.com/netexporter/netexporter/exporter/eventstreamexporter"
+)
+
+var update = flag.Bool("update", false, "write the help texts into docs/inspector.md")
+
+// What is said of mistakes, and the exit codes.
+func TestMistakes(t *testing.T) {
+	a := startAgent(t, nil)
+	for _, tt := range []struct {
+		args string
+		code int
+		says string
+	}{
+		{"wtch", exitUsage, `unknown command "wtch"`},
+		{"list everything", exitUsage, `unknown command "everything"`},
+		{"list entity web", exitUsage, "takes no arguments"},
+		{"watch --colour", exitUsage, "unknown flag: --colour; see inspector watch --help"},
+		{"watch -o xml", exitUsage, "must be text, json or wide"},
+		{"list probe -o xml", exitUsage, "must be table, json or yaml"},
+		{"watch --since later", exitUsage, "as 10m"},
+		{"watch --count -1", exitUsage, "0 or more"},
+		{"watch --port 70000", exitUsage, "at most 65535"},
+		{"watch --color perhaps", exitUsage, "auto, always or never"},
+		{"watch -e http://a", exitUsage, "must be as 10.0.0.1"},
+		{"watch --bearer-token-file /nonexistent", exitUsage, "add --tls"},
+		{"watch --tls --bearer-token-file /nonexistent", exitUsage, "no such file"},
+		{"watch --tls-ca-file /nonexistent", exitUsage, "/nonexistent"},
+		{"top -e " + a.address, exitUsage, "top needs a terminal"},
+		{"top --once --sort age -e " + a.address, exitUsage, "must be drops"},
+		{"watch --address 10.0 -e " + a.address, exitUsage, "must be an IP address"},
+		{"list entity --netns blue -e " + a.address, exitUsage, "must be an inode number"},
+		{"watch --tls -e " + a.address, exitFailure, "leave --tls out"},
+		{"watch -e " + freeAddress(t), exitFailure, "does the agent run there"},
+		{"list probe -e " + freeAddress(t), exitFailure, "does the agent run there"},
+		{"top --once -e " + freeAddress(t), exitFailure, "does the agent run there"},
+	} {
+		t.Run(tt.args, func(t *testing.T) {
+			err := run(t, strings.Fields(tt.args)...).wait(t)
+			require.Error(t, err)
+			assert.Equal(t, tt.code, exitCode(err), err)
+			assert.ErrorContains(t, err, tt.says)
+		})
+	}
+}
+
+// One who takes connections and never says a word.
+func TestSilentServer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	for _, command := range []string{"watch", "list entity", "list metric", "list probe", "top --once"} {
+		err := run(t, append(strings.Fields(command), "--timeout", "100ms", "-e", l.Addr().String())...).wait(t)
+		assert.Equal(t, exitFailure, exitCode(err))
+		assert.ErrorContains(t, err, l.Addr().String(), command)
+	}
+}
+
+// certificates are files of a certificate for 127.0.0.1 that signs itself.
+func certificate(t *testing.T) (certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "agent"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	raw, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	write := func(name, kind string, data []byte) string {
+		path := filepath.Join(t.TempDir(), name)
+		require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: data}), 0o600))
+		return path
+	}
+	return write("cert.pem", "CERTIFICATE", cert), write("key.pem", "PRIVATE KEY", raw)
+}
+
+func TestTLS(t *testing.T) {
+	certFile, keyFile := certificate(t)
+	a := startAgent(t, func(c *eventstreamexporter.Config) {
+		server := configtls.NewDefaultServerConfig()
+		server.CertFile, server.KeyFile = certFile, keyFile
+		server.ClientCAFile = certFile // who asks must have the certificate, too
+		c.ServerConfig.TLS = configoptional.Some(server)
+	})
+	a.publish(t, state())
+	own := []string{"--tls-cert-file", certFile, "--tls-key-file", keyFile}
+	c := run(t, append([]string{"list", "probe", "-e", a.address, "--tls-ca-file", certFile}, own...)...)
+	require.NoError(t, c.wait(t))
+	assert.Len(t, c.out.lines(), 2)
+
+	for says, args := range map[string][]string{
+		"the server may want TLS":   nil,
+		"--tls-ca-file names":       append([]string{"--tls"}, own...),
+		"see the flags of TLS":      append([]string{"--tls-ca-file", certFile, "--tls-server-name", "other"}, own...),
+		"tls: certificate required": {"--tls-ca-file", certFile},
+	} {
+		err := run(t, append([]string{"list", "probe", "-e", a.address}, args...)...).wait(t)
+		require.Error(t, err, says)
+		assert.Equal(t, exitFailure, exitCode(err))
+		assert.ErrorContains(t, err, says)
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	for args, want := range map[string]string{
+		"watch -o ":       "json",
+		"watch --color ":  "never",
+		"watch --type ":   "TCPRESET_NOSOCK",
+		"list entity -o ": "yaml",
+		"top --sort ":     "retrans",
+		"list ":           "probe",
+	} {
+		c := run(t, append([]string{cobra.ShellCompNoDescRequestCmd}, strings.Split(args, " ")...)...)
+		require.NoError(t, c.wait(t))
+		assert.Contains(t, c.out.lines(), want, args)
+	}
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		c := run(t, "completion", shell)
+		require.NoError(t, c.wait(t))
+		assert.NotEmpty(t, c.out.String())
+	}
+}
+
+var helpBlock = regexp.MustCompile("(?ms)^```console\n\\$ (inspector[^\n]*) --help\n.*?^```$")
+
+// docs/inspector.md has the help of every command, as it is.
+func TestGoldenHelp(t *testing.T) {
+	const path = "../../docs/inspector.md"
+	was, err := os.ReadFile(path)
+	require.NoError(t, err)
+	shown := map[string]bool{}
+	now := helpBlock.ReplaceAllFunc(was, func(block []byte) []byte {
+		name := string(helpBlock.FindSubmatch(block)[1])
+		shown[name] = true
+		var out bytes.Buffer
+		root := newCommand()
+		root.SetOut(&out)
+		root.SetArgs(append(strings.Fields(name)[1:], "--help"))
+		require.NoError(t, root.Execute())
+		return []byte("```console\n$ " + name + " --help\n" + strings.TrimRight(out.String(), "\n") + "\n```")
+	})
+	if *update {
+		require.NoError(t, os.WriteFile(path, now, 0o644))
+		was = now
+	}
+	assert.Equal(t, string(now), string(was), "make golden")
+
+	var each func(*cobra.Command)
+	each = func(c *cobra.Command) {
+		if c.Name() == "completion" || c.Name() == "help" {
+			return
+		}
+		assert.True(t, shown[c.CommandPath()], "%s is not in %s", c.CommandPath(), path)
+		for _, sub := range c.Commands() {
+			each(sub)
+		}
+	}
+	each(newCommand())
+}
