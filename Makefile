@@ -83,11 +83,13 @@ generate-go: $(CODEGEN)
 	@$(call say,generate go)
 	@PATH='$(CODEGEN)':$$PATH go generate $$(go list -e ./... | grep -v '/bpf$$')
 
-# After the others: go mod tidy of the distribution reads the sources of this module.
+# After the others: go mod tidy of the distribution reads the sources of this module. The function run that the
+# program's main calls is distribution/run.go's, which takes the place of ocb's.
 .PHONY: generate-ocb
 generate-ocb: $(OCB)
 	@$(call say,generate distribution)
 	@'$(OCB)'/builder --config builder-config.yaml --skip-compilation
+	@rm distribution/main_others.go
 
 .PHONY: verify
 verify: ## Prove that all generated files are what `make generate` writes, in a clean clone

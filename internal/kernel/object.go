@@ -146,7 +146,12 @@ func (k *Kernel) Load(spec *ebpf.CollectionSpec) (*Object, error) {
 	programs := spec.Programs
 	spec.Programs = nil
 	opts := ebpf.CollectionOptions{Cache: k.cache}
-	if !k.Source.Own {
+	if !k.Source.Own && k.Source.Path != "" {
+		if k.types == nil { // flushed
+			if k.types, err = k.Source.load(k.cache); err != nil {
+				return nil, err
+			}
+		}
 		opts.Programs.KernelTypes = k.types
 	}
 	base, err := ebpf.NewCollectionWithOptions(spec, opts)
@@ -268,10 +273,16 @@ func closeLinks(links []io.Closer) error {
 	return errors.Join(errs...)
 }
 
-// Close detaches and frees everything.
-func (o *Object) Close() error {
+// Detach stops the programs; what they have written stays until Close.
+func (o *Object) Detach() error {
 	err := closeLinks(o.links)
 	o.links = nil
+	return err
+}
+
+// Close detaches and frees everything.
+func (o *Object) Close() error {
+	err := o.Detach()
 	for _, p := range o.Programs {
 		err = errors.Join(err, p.Close())
 	}

@@ -7,9 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -40,6 +38,7 @@ type agent struct {
 	set    receiver.Settings
 	forget func()
 	all    []probe.Definition
+	keeper *Keeper // nil if the kernel side ends with the agent
 
 	events *eventSink // nil if there is no logs pipeline
 
@@ -50,23 +49,12 @@ type agent struct {
 
 // running is what an agent holds between start and shutdown.
 type running struct {
-	inventory *netns.Inventory
-	source    netns.Source
-	netlink   *nslink.Reader
-	diag      *nslink.Reader // nil if the source serves the sockets
-	runner    *probe.Runner
-	names     *probe.Names
+	*kernelSide
+
 	telemetry *telemetry
-
-	root     fs.FS // of the host
-	node     []nodeProbe
-	counters []probe.Counter
-	serves   []bool
-	rows     []netns.Row
-
+	node      []nodeProbe
 	resources *resources
 	budget    *budget
-	heartbeat *heartbeat    // nil if there is none
 	entities  *entities     // nil if nobody wants them
 	series    *seriesWriter // of the counters
 	// Counters of the kernel began with it, those of the probes with their programs.
@@ -122,41 +110,34 @@ func (a *agent) Shutdown(context.Context) error {
 	}
 	a.users = 0
 	a.forget()
-	if a.events != nil {
-		a.events.cancel() // a reader that waits for the pipeline goes on
-	}
 	if a.running == nil {
 		return nil
 	}
 	r := a.running
 	a.running = nil
-	return r.close()
-}
-
-func (r *running) close() error {
-	var errs []error
+	a.detach(r.kernelSide)
 	if r.entities != nil {
 		r.entities.close()
 	}
-	if r.telemetry != nil {
-		r.telemetry.Shutdown()
+	r.telemetry.Shutdown()
+	return a.keeper.park(a.set.ID, r.kernelSide)
+}
+
+// drainTime bounds how long the events that are on their way are waited for.
+const drainTime = 5 * time.Second
+
+// detach ends the flow of events into the pipeline. Those that it has not taken by then are counted as refused; those that
+// are not on their way yet wait.
+func (a *agent) detach(k *kernelSide) {
+	if a.events == nil {
+		return
 	}
-	if r.runner != nil {
-		errs = append(errs, r.runner.Shutdown())
+	if k.runner != nil {
+		patience := time.AfterFunc(drainTime, a.events.cancel)
+		k.runner.Detach()
+		patience.Stop()
 	}
-	if r.heartbeat != nil {
-		r.heartbeat.close()
-	}
-	if r.netlink != nil {
-		errs = append(errs, r.netlink.Close())
-	}
-	if r.diag != nil {
-		errs = append(errs, r.diag.Close())
-	}
-	if r.source != nil {
-		errs = append(errs, r.source.Close())
-	}
-	return errors.Join(errs...)
+	a.events.cancel()
 }
 
 func (a *agent) start(ctx context.Context) (_ *running, err error) {
@@ -166,38 +147,41 @@ func (a *agent) start(ctx context.Context) (_ *running, err error) {
 			return nil, err
 		}
 	}
-	tested := a.selfTest(ctx, defs)
-	k, err := a.openKernel(defs)
+	side, err := a.kernelSide()
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
-		k.FlushTypes() // only loading needs them
+		side.kernel.FlushTypes() // only loading needs them
 		debug.FreeOSMemory()
 	}()
-	r := &running{names: probe.NewNames(k, a.symbols(), defs), budget: newBudget(a.cfg.MaxSeries)}
+	r := &running{kernelSide: side, budget: newBudget(a.cfg.MaxSeries)}
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, r.close())
+		if err == nil {
+			return
 		}
+		if r.telemetry != nil {
+			r.telemetry.Shutdown()
+		}
+		a.detach(side)
+		err = errors.Join(err, a.keeper.park(a.set.ID, side))
 	}()
+	a.selfTest(ctx, side, defs)
 	if r.resources, err = newResources(a.cfg); err != nil {
 		return nil, err
 	}
 	if r.telemetry, err = newTelemetry(a.set.TelemetrySettings); err != nil {
 		return nil, err
 	}
-	r.telemetry.setSelfTest(tested)
-	if err := a.openSource(r, k, defs); err != nil {
+	r.telemetry.setSelfTest(side.tested)
+	if err := a.openSource(r, defs); err != nil {
 		return nil, err
 	}
-	if a.cfg.SelfTest {
-		a.startHeartbeat(r)
-	}
+	a.beat(r)
 	if err := a.startNode(r, defs); err != nil {
 		return nil, err
 	}
-	if err := a.startProbes(r, k, defs); err != nil {
+	if err := a.startProbes(r, defs); err != nil {
 		return nil, err
 	}
 	boot, err := kernel.BootTime()
@@ -207,7 +191,7 @@ func (a *agent) start(ctx context.Context) (_ *running, err error) {
 	build := metadata.MetricsBuilderConfig{Metrics: a.cfg.metrics(), ResourceAttributes: a.cfg.ResourceAttributes}
 	r.sinceBoot = metadata.NewMetricsBuilder(build, a.set, metadata.WithStartTime(pcommon.NewTimestampFromTime(boot)))
 	r.series = newSeriesWriter(r.sinceBoot, r.counters)
-	r.sinceStart = probe.NewMetricsBuilder(build, a.set, pcommon.NewTimestampFromTime(time.Now()), a.cfg.DocumentedSpellings)
+	r.sinceStart = probe.NewMetricsBuilder(build, a.set, pcommon.NewTimestampFromTime(side.started), a.cfg.DocumentedSpellings)
 	if err := a.firstPass(r, defs); err != nil {
 		return nil, err
 	}
@@ -222,9 +206,17 @@ const selfTestTime = 30 * time.Second
 
 // selfTest tests the probes before they start, so that what it does is not seen, if the
 // configuration wants it. What does not work is told, and starts all the same.
-func (a *agent) selfTest(ctx context.Context, defs []probe.Definition) []SelfTestResult {
-	if !a.cfg.SelfTest || len(defs) == 0 {
-		return nil
+func (a *agent) selfTest(ctx context.Context, k *kernelSide, defs []probe.Definition) {
+	if !a.cfg.SelfTest {
+		k.tested = nil
+		return
+	}
+	tested := func(d probe.Definition) bool {
+		return slices.ContainsFunc(k.tested, func(r SelfTestResult) bool { return r.Probe == d.Name })
+	}
+	defs = slices.DeleteFunc(slices.Clone(defs), tested)
+	if len(defs) == 0 {
+		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, selfTestTime)
 	defer cancel()
@@ -245,7 +237,7 @@ func (a *agent) selfTest(ctx context.Context, defs []probe.Definition) []SelfTes
 		}
 	}
 	a.set.Logger.Info("Self-test", zap.Any("hooks", verdicts))
-	return results
+	k.tested = append(k.tested, results...)
 }
 
 // walks tells whether the collection pass runs, which meets namespaces without a process.
@@ -255,19 +247,28 @@ func (r *running) walks() bool {
 	})
 }
 
-// startHeartbeat starts the heartbeat where the collection pass meets namespaces without a process.
-func (a *agent) startHeartbeat(r *running) {
+// beat starts the heartbeat if the configuration wants it, where the collection pass meets namespaces without a process.
+func (a *agent) beat(r *running) {
+	if !a.cfg.SelfTest {
+		if r.heartbeat != nil {
+			r.heartbeat.close()
+			r.heartbeat = nil
+		}
+		return
+	}
 	if !r.walks() {
 		a.set.Logger.Warn("No heartbeat: from /proc its network namespaces cannot be seen")
 		return
 	}
-	h, err := newHeartbeat(a.set)
-	if err != nil {
-		a.set.Logger.Error("No heartbeat", zap.Error(err))
-		return
+	if r.heartbeat == nil {
+		h, err := newHeartbeat(a.set)
+		if err != nil {
+			a.set.Logger.Error("No heartbeat", zap.Error(err))
+			return
+		}
+		r.heartbeat = h
 	}
-	r.heartbeat = h
-	r.telemetry.setHeartbeat(h.answers)
+	r.telemetry.setHeartbeat(r.heartbeat.answers)
 }
 
 // firstPass fills the inventory, which the first events may need before the first collection, and
@@ -275,22 +276,24 @@ func (a *agent) startHeartbeat(r *running) {
 func (a *agent) firstPass(r *running, defs []probe.Definition) error {
 	var err error
 	if slices.ContainsFunc(defs, func(d probe.Definition) bool { return needs(d, netns.HookNetlink) }) {
-		if r.netlink, err = nslink.New(); err != nil {
-			return err
+		if r.netlink == nil {
+			if r.netlink, err = nslink.New(); err != nil {
+				return err
+			}
 		}
 		if err := r.inventory.ReadNetlink(r.netlink); err != nil {
 			return err
 		}
 	}
 	hook := kernel.Hook{Name: netns.HookNetlink, Variant: "setns"}
-	r.rows, err = r.inventory.Pass(nil)
+	r.rows, err = r.inventory.Pass(r.rows[:0])
 	var denied *nslink.PermissionError
 	if errors.As(err, &denied) {
 		hook.Variant, hook.Err = kernel.NoVariant, denied
 		r.inventory.StopNetlink()
 		r.rows, err = r.inventory.Pass(r.rows[:0])
 	}
-	if r.rows == nil {
+	if len(r.rows) == 0 {
 		return fmt.Errorf("read network namespaces: %w", err)
 	}
 	for _, d := range defs {
@@ -315,9 +318,10 @@ func (a *agent) definitions() []probe.Definition {
 	return defs
 }
 
-func (a *agent) openKernel(defs []probe.Definition) (*kernel.Kernel, error) {
+// openKernel reads what any of the probes may want to know of the kernel.
+func (a *agent) openKernel() (*kernel.Kernel, error) {
 	query := kernel.Query{Prefixes: netns.MIBPrefixes()}
-	for _, d := range defs {
+	for _, d := range a.all {
 		for _, e := range d.Enums {
 			query.Enums = append(query.Enums, e.Name)
 		}
@@ -343,49 +347,72 @@ func (a *agent) symbols() *kernel.Symbols {
 	return s
 }
 
-// openSource opens the collection pass, or its substitute in /proc.
-func (a *agent) openSource(r *running, k *kernel.Kernel, defs []probe.Definition) error {
-	var wanted []netns.Counter
+// openSource opens the collection pass, or its substitute in /proc, unless one runs that reads the same.
+func (a *agent) openSource(r *running, defs []probe.Definition) error {
+	var readers []string
 	for _, d := range defs {
-		for _, c := range d.Counters {
-			r.counters = append(r.counters, c)
-			wanted = append(wanted, c.Counter)
+		if len(d.Counters) > 0 {
+			readers = append(readers, d.Name)
 		}
 	}
-	procRoot := filepath.Join(a.cfg.RootPath, "proc")
-	source, err := netns.NewWalk(k, procRoot, wanted)
-	if err != nil {
-		a.set.Logger.Warn("This kernel cannot run the collection pass: counters are read from /proc, which costs more and misses network namespaces without a process", zap.Error(err))
-		source = netns.NewProc(procRoot, wanted)
+	if r.source == nil || !slices.Equal(readers, r.readers) {
+		if err := a.replaceSource(r.kernelSide, defs); err != nil {
+			return err
+		}
+		r.readers = readers
 	}
-	r.source, r.serves = source, source.Serves()
-	r.inventory = netns.NewInventory(source, a.cfg.RootPath, wanted)
-	hooks := source.Hooks()
-	if err := a.readSocketsWithin(r, hooks); err != nil {
-		return err
-	}
-	r.telemetry.setProbe("netns", hooks)
-	a.logProbe("netns", hooks)
+	r.telemetry.setProbe("netns", r.sourceHooks)
+	a.logProbe("netns", r.sourceHooks)
 	for _, d := range defs {
 		if len(d.Counters) == 0 || needs(d, netns.HookNetlink) {
 			continue
 		}
-		own := slices.DeleteFunc(slices.Clone(hooks), func(h kernel.Hook) bool { return !needs(d, h.Name) })
+		own := slices.DeleteFunc(slices.Clone(r.sourceHooks), func(h kernel.Hook) bool { return !needs(d, h.Name) })
 		if err := a.settle(r, d, own...); err != nil {
 			return err
 		}
 	}
 	for i, served := range r.serves {
-		if !served && wanted[i].MIB != "" {
-			a.set.Logger.Warn("This kernel does not have a counter", zap.String("counter", wanted[i].MIB))
+		if !served && r.counters[i].MIB != "" {
+			a.set.Logger.Warn("This kernel does not have a counter", zap.String("counter", r.counters[i].MIB))
 		}
 	}
 	return nil
 }
 
+// replaceSource opens a collection pass for the counters of defs, and closes the one before, if there is one. The
+// inventory, and with it what has been counted by namespaces and processes that are gone, stays.
+func (a *agent) replaceSource(k *kernelSide, defs []probe.Definition) error {
+	var (
+		counters []probe.Counter
+		wanted   []netns.Counter
+	)
+	for _, d := range defs {
+		for _, c := range d.Counters {
+			counters = append(counters, c)
+			wanted = append(wanted, c.Counter)
+		}
+	}
+	procRoot := filepath.Join(a.cfg.RootPath, "proc")
+	source, err := netns.NewWalk(k.kernel, procRoot, wanted)
+	if err != nil {
+		a.set.Logger.Warn("This kernel cannot run the collection pass: counters are read from /proc, which costs more and misses network namespaces without a process", zap.Error(err))
+		source = netns.NewProc(procRoot, wanted)
+	}
+	if k.inventory == nil {
+		k.inventory = netns.NewInventory(source, a.cfg.RootPath, wanted)
+	} else {
+		k.inventory.Use(source, wanted)
+	}
+	err = k.closeSource()
+	k.source, k.serves, k.counters, k.rows = source, source.Serves(), counters, nil
+	k.sourceHooks = source.Hooks()
+	return errors.Join(err, a.readSocketsWithin(k, k.sourceHooks))
+}
+
 // readSocketsWithin finds a substitute for the walk of sockets where the source has none: what sockets
 // within the namespaces tell, of those that listen, too.
-func (a *agent) readSocketsWithin(r *running, hooks []kernel.Hook) error {
+func (a *agent) readSocketsWithin(r *kernelSide, hooks []kernel.Hook) error {
 	isMissing := func(h kernel.Hook) bool { return h.Name == netns.HookSockets && h.Variant == kernel.NoVariant }
 	isOfSockets := func(c probe.Counter) bool { return c.Sockets != nil || c.Listeners != nil }
 	if !slices.ContainsFunc(hooks, isMissing) || !slices.ContainsFunc(r.counters, isOfSockets) {
@@ -455,12 +482,15 @@ const hookNode = "node"
 
 // startNode finds the probes whose facts of the node can be read.
 func (a *agent) startNode(r *running, defs []probe.Definition) error {
-	r.root = os.DirFS(a.cfg.RootPath)
 	for _, d := range defs {
 		if d.Node == nil {
 			continue
 		}
-		hook, read := kernel.Hook{Name: hookNode, Variant: "procfs"}, d.Node()
+		hook, read := kernel.Hook{Name: hookNode, Variant: "procfs"}, r.nodes[d.Name]
+		if read == nil {
+			read = d.Node()
+			r.nodes[d.Name] = read
+		}
 		if _, err := read(r.root); err != nil {
 			hook.Variant, hook.Err = kernel.NoVariant, err
 		} else {
@@ -473,21 +503,32 @@ func (a *agent) startNode(r *running, defs []probe.Definition) error {
 	return nil
 }
 
-// startProbes starts the probes that have a kernel object. One that cannot start does not stop
-// another, but is an error if it was asked for by name.
-func (a *agent) startProbes(r *running, k *kernel.Kernel, defs []probe.Definition) error {
-	set := probe.Settings{Kernel: k, Names: r.names}
-	if a.events != nil {
-		a.events.inventory, a.events.names, a.events.resources, a.events.heartbeat = r.inventory, r.names, r.resources, r.heartbeat
-		a.events.cgroups = netns.NewCgroups(a.cfg.RootPath)
-		set.Sink = a.events.consume
+// startProbes starts the probes that have a kernel object, and ends those that are not wanted any more. One that cannot
+// start does not stop another, but is an error if it was asked for by name.
+func (a *agent) startProbes(r *running, defs []probe.Definition) error {
+	if r.runner == nil {
+		set := probe.Settings{Kernel: r.kernel, Names: r.names}
 		var err error
 		if set.Host, err = r.source.Host(); err != nil {
 			a.set.Logger.Warn("Events of the host's network are not told apart by pod", zap.Error(err))
 		}
+		r.runner = probe.NewRunner(set)
 	}
-	r.runner = probe.NewRunner(set)
+	if a.events == nil {
+		r.runner.Attach(nil)
+	} else {
+		a.events.inventory, a.events.names, a.events.resources, a.events.heartbeat = r.inventory, r.names, r.resources, r.heartbeat
+		a.events.cgroups = netns.NewCgroups(a.cfg.RootPath)
+		r.runner.Attach(a.events.consume)
+	}
 	r.telemetry.setStats(r.runner.Stats)
+	var names []string
+	for _, d := range defs {
+		names = append(names, d.Name)
+	}
+	if err := r.runner.Keep(names); err != nil {
+		return err
+	}
 	for _, d := range defs {
 		if d.Spec == nil {
 			continue

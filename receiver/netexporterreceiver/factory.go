@@ -16,17 +16,14 @@ import (
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/metadata"
 )
 
-// NewFactory returns the factory of the receiver.
-func NewFactory() receiver.Factory {
-	s := &shared{agents: map[*Config]*agent{}}
-	return receiver.NewFactory(metadata.Type, createDefaultConfig,
-		receiver.WithMetrics(s.createMetrics, metadata.MetricsStability),
-		receiver.WithLogs(s.createLogs, metadata.LogsStability))
-}
+// NewFactory returns the factory of the receiver. With it, all ends with the receiver; see Keeper for another.
+func NewFactory() receiver.Factory { return (*Keeper)(nil).NewFactory() }
 
 // shared holds the agents of one factory, so that the metrics and the logs receiver of one
 // configuration are the same.
 type shared struct {
+	keeper *Keeper
+
 	mu     sync.Mutex
 	agents map[*Config]*agent
 }
@@ -41,6 +38,7 @@ func (s *shared) agent(set receiver.Settings, cfg *Config) *agent {
 			defer s.mu.Unlock()
 			delete(s.agents, cfg)
 		})
+		a.keeper = s.keeper
 		s.agents[cfg] = a
 	}
 	return a

@@ -103,7 +103,7 @@ func newFixed(t *testing.T) *running {
 	}
 	cfg := createDefaultConfig().(*Config)
 	cfg.RootPath = root
-	r := &running{names: probe.NewNames(fixedNames{}, fixedNames{}, probes.All())}
+	r := &running{kernelSide: &kernelSide{names: probe.NewNames(fixedNames{}, fixedNames{}, probes.All())}}
 	var counters []netns.Counter
 	for _, d := range probes.All() {
 		for _, c := range d.Counters {

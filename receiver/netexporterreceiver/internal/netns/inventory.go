@@ -100,6 +100,21 @@ func NewInventory(source Source, root string, counters []Counter) *Inventory {
 	}
 }
 
+// Use makes the inventory read another source, for other counters. What it knows of the namespaces stays, and so does what
+// they have counted. ReadNetlink and ReadSockets are called anew.
+func (v *Inventory) Use(source Source, counters []Counter) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !wantsTasks(v.counters) {
+		// What processes have done was not followed: it begins with what those do that are there.
+		for _, e := range v.entries {
+			e.io = IO{}
+		}
+		v.io = map[taskID]IO{}
+	}
+	v.source, v.counters, v.want, v.diag = source, counters, nslink.Want{}, nil
+}
+
 // ReadNetlink makes the inventory fill in the counters of interfaces and connection tracking, too,
 // of the namespaces that something leads into.
 func (v *Inventory) ReadNetlink(r *nslink.Reader) error {

@@ -31,7 +31,11 @@ type proc struct {
 func NewProc(procRoot string, counters []Counter) Source { return newProc(procRoot, counters) }
 
 func newProc(root string, counters []Counter) *proc {
-	return &proc{root, counters, slices.ContainsFunc(counters, func(c Counter) bool { return c.Tasks != nil })}
+	return &proc{root, counters, wantsTasks(counters)}
+}
+
+func wantsTasks(counters []Counter) bool {
+	return slices.ContainsFunc(counters, func(c Counter) bool { return c.Tasks != nil })
 }
 
 func (p *proc) inode(path string) (uint32, error) { return Inode(filepath.Join(p.root, path)) }

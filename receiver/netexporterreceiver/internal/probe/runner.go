@@ -8,13 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
-	"go.uber.org/zap"
 
 	"github.com/netexporter/netexporter/bpf"
 	"github.com/netexporter/netexporter/internal/kernel"
@@ -28,44 +28,61 @@ type Sink func(d *Definition, events []Event) error
 type Settings struct {
 	Kernel *kernel.Kernel
 	Names  *Names
-	Logger *zap.Logger
-	// Sink is nil if nobody wants events.
-	Sink Sink
 	// Host is the network namespace of the host, in whose events the cgroup of the socket is wanted.
 	Host netns.ID
 }
 
 // Runner gives the kernel objects of probes a life. It alone owns their maps, programs, links, rings
-// and goroutines.
+// and goroutines. The pipeline that takes the events may come and go; in between they wait in the rings.
 type Runner struct {
-	set Settings
+	set  Settings
+	sink *outlet
 
 	mu        sync.Mutex // held while the set of instances changes or is read
 	instances []*instance
-	readers   sync.WaitGroup
 }
 
 // instance is a probe that runs.
 type instance struct {
 	def    Definition
+	cfg    Config
+	events bool
 	object *kernel.Object
 	ring   *ringbuf.Reader
+	reader sync.WaitGroup
 
 	delivered, undecodable, refused atomic.Uint64
 }
 
 // NewRunner returns a Runner that has touched nothing yet.
-func NewRunner(set Settings) *Runner { return &Runner{set: set} }
+func NewRunner(set Settings) *Runner { return &Runner{set: set, sink: newOutlet()} }
 
-// Start loads the object of a probe, attaches it and reads its events.
+// Attach makes the Runner hand over events. With nil for a sink they are dropped, and probes that start from then on make
+// none. It is called before Start and Keep.
+func (r *Runner) Attach(sink Sink) { r.sink.open(sink) }
+
+// Detach returns once nobody uses the sink any more. Events wait in the rings until Attach or Shutdown.
+func (r *Runner) Detach() { r.sink.close() }
+
+// Start loads the object of a probe, attaches it and reads its events. A probe that runs with these
+// very settings goes on as it is, one that runs with others is replaced.
 func (r *Runner) Start(d Definition, cfg Config) (hooks []kernel.Hook, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	events := cfg.Events && r.sink.wanted() && d.Decode != nil
+	if i := slices.IndexFunc(r.instances, func(in *instance) bool { return in.def.Name == d.Name }); i >= 0 {
+		in := r.instances[i]
+		if in.events == events && reflect.DeepEqual(in.cfg, cfg) {
+			return in.object.Hooks, nil
+		}
+		if err := r.stop(i); err != nil {
+			return nil, err
+		}
+	}
 	spec, err := d.Spec()
 	if err != nil {
 		return nil, fmt.Errorf("probe %s: %w", d.Name, err)
 	}
-	events := cfg.Events && r.set.Sink != nil && d.Decode != nil
 	if err := tune(spec, d, r.set, cfg, events); err != nil {
 		return nil, fmt.Errorf("probe %s: tune: %w", d.Name, err)
 	}
@@ -73,15 +90,51 @@ func (r *Runner) Start(d Definition, cfg Config) (hooks []kernel.Hook, err error
 	if err != nil {
 		return nil, fmt.Errorf("probe %s: %w", d.Name, err)
 	}
-	in := &instance{def: d, object: object}
+	in := &instance{def: d, cfg: cfg, events: events, object: object}
 	if events {
 		if in.ring, err = ringbuf.NewReader(object.Maps[bpf.PacketlossMapEvents]); err != nil {
 			return nil, errors.Join(fmt.Errorf("probe %s: open ring: %w", d.Name, err), object.Close())
 		}
-		r.readers.Go(func() { r.read(in) })
+		in.reader.Go(func() { r.read(in) })
 	}
 	r.instances = append(r.instances, in)
 	return object.Hooks, nil
+}
+
+// Keep stops the probes that are not among names.
+func (r *Runner) Keep(names []string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var errs []error
+	for i := len(r.instances) - 1; i >= 0; i-- {
+		if !slices.Contains(names, r.instances[i].def.Name) {
+			errs = append(errs, r.stop(i))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Running tells whether a probe runs.
+func (r *Runner) Running(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.instances, func(in *instance) bool { return in.def.Name == name })
+}
+
+// stop ends an instance once its last events are handed over, or dropped if nobody takes events.
+func (r *Runner) stop(i int) error {
+	in := r.instances[i]
+	r.instances = slices.Delete(r.instances, i, i+1)
+	err := in.object.Detach()
+	if in.ring != nil {
+		if r.sink.wanted() {
+			err = errors.Join(err, in.ring.Flush())
+			in.reader.Wait()
+		}
+		err = errors.Join(err, in.ring.Close())
+	}
+	in.reader.Wait()
+	return errors.Join(err, in.object.Close())
 }
 
 // tune sets the constants that include/event.h and latency.h give the objects, and the probe's own.
@@ -142,7 +195,7 @@ func (r *Runner) read(in *instance) {
 	)
 	for {
 		if err := in.ring.ReadInto(&rec); err != nil {
-			if errors.Is(err, os.ErrClosed) {
+			if errors.Is(err, os.ErrClosed) || errors.Is(err, ringbuf.ErrFlushed) {
 				return
 			}
 			in.undecodable.Add(1)
@@ -161,7 +214,7 @@ func (r *Runner) read(in *instance) {
 			return cmp.Compare(a.Header.KtimeNs, b.Header.KtimeNs)
 		})
 		n := uint64(len(events))
-		if err := r.set.Sink(&in.def, events); err != nil {
+		if err := r.sink.take(&in.def, events); err != nil {
 			in.refused.Add(n)
 		} else {
 			in.delivered.Add(n)
@@ -234,14 +287,15 @@ func (r *Runner) Stats() ([]Stats, error) {
 func (r *Runner) Shutdown() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.sink.open(nil)
 	var errs []error
 	for _, in := range r.instances {
 		if in.ring != nil {
 			errs = append(errs, in.ring.Close())
 		}
 	}
-	r.readers.Wait()
 	for _, in := range r.instances {
+		in.reader.Wait()
 		errs = append(errs, in.object.Close())
 	}
 	r.instances = nil

@@ -1,0 +1,270 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/netexporter/netexporter/internal/agenttest"
+	"github.com/netexporter/netexporter/internal/nettest"
+)
+
+// configMap is a directory as the kubelet mounts a ConfigMap: its file is a link into the directory that the link ..data
+// leads to, and a change is another ..data.
+type configMap struct {
+	dir     string
+	changes int
+}
+
+func newConfigMap(t testing.TB, content string) *configMap {
+	t.Helper()
+	m := &configMap{dir: t.TempDir()}
+	m.set(t, content)
+	require.NoError(t, os.Symlink(filepath.Join("..data", "config.yaml"), m.file()))
+	return m
+}
+
+func (m *configMap) file() string { return filepath.Join(m.dir, "config.yaml") }
+
+// set changes the content as the kubelet does.
+func (m *configMap) set(t testing.TB, content string) {
+	t.Helper()
+	data, link := filepath.Join(m.dir, "..data"), filepath.Join(m.dir, "..data_tmp")
+	before, _ := os.Readlink(data)
+	m.changes++
+	name := fmt.Sprintf("..version_%d", m.changes)
+	require.NoError(t, os.Mkdir(filepath.Join(m.dir, name), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(m.dir, name, "config.yaml"), []byte(content), 0o644))
+	require.NoError(t, os.Symlink(name, link))
+	require.NoError(t, os.Rename(link, data))
+	if before != "" {
+		require.NoError(t, os.RemoveAll(filepath.Join(m.dir, before)))
+	}
+}
+
+// steadyResets makes a hundred resets a second, IPv4 and IPv6, until it is stopped, which returns how many they were.
+func steadyResets(t testing.TB, p *nettest.Pair) (stop func() int) {
+	t.Helper()
+	var (
+		made    int
+		traffic sync.WaitGroup
+	)
+	end := make(chan struct{})
+	traffic.Go(func() {
+		ticker := time.NewTicker(10 * time.Millisecond)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-end:
+				return
+			case <-ticker.C:
+				p.ConnectClosedPort(t, nettest.Families()[made%2])
+				made++
+			}
+		}
+	})
+	return func() int {
+		close(end)
+		traffic.Wait()
+		return made
+	}
+}
+
+var (
+	counterType = regexp.MustCompile(`^# TYPE (\S+) counter$`)
+	nodeLabel   = regexp.MustCompile(`node="[^"]*"`)
+)
+
+// watchCounters scrapes until it is stopped, and notes each counter that has gone back. The label node may change.
+func (a *agent) watchCounters() (stop func() (fallen []string)) {
+	var (
+		fallen  []string
+		watcher sync.WaitGroup
+	)
+	end, last := make(chan struct{}), map[string]float64{}
+	look := func() {
+		text, err := agenttest.Get(a.Metrics)
+		if err != nil {
+			return // it restarts
+		}
+		counters := map[string]bool{}
+		for line := range strings.Lines(text) {
+			line = strings.TrimSuffix(line, "\n")
+			if m := counterType.FindStringSubmatch(line); m != nil {
+				counters[m[1]] = true
+			}
+			m := sampleLine.FindStringSubmatch(line)
+			if m == nil || !counters[m[1]] {
+				continue
+			}
+			key := m[1] + "{" + nodeLabel.ReplaceAllString(m[2], "") + "}"
+			if value, err := strconv.ParseFloat(m[3], 64); err == nil {
+				if value < last[key] {
+					fallen = append(fallen, fmt.Sprintf("%s from %v to %v", key, last[key], value))
+				}
+				last[key] = value
+			}
+		}
+	}
+	watcher.Go(func() {
+		for {
+			select {
+			case <-end:
+				return
+			case <-time.After(pollInterval):
+				look()
+			}
+		}
+	})
+	return func() []string {
+		close(end)
+		watcher.Wait()
+		return fallen
+	}
+}
+
+func (a *agent) configChanges(t testing.TB, outcome string) float64 {
+	t.Helper()
+	n, _ := a.find(t, fmt.Sprintf("otelcol_netexporter_config_changes{outcome=%q}", outcome))
+	return n
+}
+
+// onPage tells whether a namespace has a counter, on the node of this name.
+func (a *agent) onPage(n *nettest.Namespace, node, name string) bool {
+	text, err := agenttest.Get(a.Metrics)
+	return err == nil && regexp.MustCompile(`(?m)^`+name+`\{.*node="`+node+`",pod="`+n.Name+`".*\}`).MatchString(text)
+}
+
+func (a *agent) isUp(probe string) bool {
+	text, err := agenttest.Get(a.Self)
+	return err == nil && strings.Contains(text, fmt.Sprintf("otelcol_netexporter_probe_up{probe=%q} 1", probe))
+}
+
+// Changes of a mounted ConfigMap act, or are refused by name, and a probe that they do not concern misses nothing.
+func TestConfigMapChanges(t *testing.T) {
+	const unchanged = `
+receivers:
+  netexporter:
+    collection_interval: 500ms
+    probes:
+      tcpreset: {events_per_second: 100000}
+`
+	m := newConfigMap(t, unchanged)
+	a := start(t, "filewatch:"+m.file())
+	host := hostName(t)
+	p := nettest.New(t)
+	resetsMade := steadyResets(t, p)
+	fallen := a.watchCounters()
+
+	for _, tt := range []struct {
+		name, change string
+		acts         func() bool
+		refusal      string // of an invalid one, as the log has it
+	}{
+		{"label", "processors: {k8spod: {node: first}}", func() bool { return a.onPage(p.B, "first", "inspector_pod_tcpoutrsts") }, ""},
+		{"unknown probe", "      tcpresett: {}", nil, "probes::tcpresett: no such probe"},
+		{"probe off", "      packetloss: {enabled: false}", func() bool {
+			return !a.isUp("packetloss") && a.isUp("tcpreset") && a.onPage(p.B, host, "inspector_pod_tcpoutrsts") && !a.onPage(p.B, host, "inspector_pod_totalloss")
+		}, ""},
+		{"not YAML", "receivers: [", nil, m.file()},
+		{"one more probe", "      packetloss: {enabled: false}\n      net_softirq:", func() bool { return a.isUp("net_softirq") }, ""},
+		{"fewer counters", "      packetloss: {enabled: false}\n      tcpext: {enabled: false}", func() bool {
+			return !a.isUp("tcpext") && a.onPage(p.B, host, "inspector_pod_tcpoutrsts")
+		}, ""},
+		{"no such exporter", "      packetloss: {enabled: false}\nservice: {pipelines: {metrics: {exporters: [nowhere]}}}", nil, `which is not configured`},
+		{"no misspelt names", "      packetloss: {enabled: false}\n    documented_spellings: false", func() bool {
+			return a.onPage(p.B, host, "inspector_pod_tcppassiveopens") && !a.onPage(p.B, host, "inspector_pod_tcppassiveopenes")
+		}, ""},
+		{"other label", "      packetloss: {enabled: false}\nprocessors: {k8spod: {node: last}}", func() bool { return a.onPage(p.B, "last", "inspector_pod_tcpoutrsts") }, ""},
+		{"back", "      packetloss: {enabled: false}", func() bool { return a.onPage(p.B, host, "inspector_pod_tcpoutrsts") }, ""},
+	} {
+		accepted, refused := a.configChanges(t, "accepted"), a.configChanges(t, "refused")
+		logged := len(a.stderr.String())
+		m.set(t, unchanged+tt.change+"\n")
+		if tt.acts != nil {
+			agenttest.Wait(t, tt.name+" to act", tt.acts)
+			assert.InDelta(t, accepted+1, a.configChanges(t, "accepted"), 0, tt.name)
+			assert.InDelta(t, 1, a.own(t, "otelcol_netexporter_config_current"), 0, tt.name)
+			continue
+		}
+		agenttest.Wait(t, tt.name+" to be refused", func() bool { return a.configChanges(t, "refused") > refused })
+		assert.InDelta(t, refused+1, a.configChanges(t, "refused"), 0, tt.name)
+		assert.InDelta(t, accepted, a.configChanges(t, "accepted"), 0, tt.name)
+		assert.InDelta(t, 0, a.own(t, "otelcol_netexporter_config_current"), 0, tt.name)
+		assert.Contains(t, a.stderr.String()[logged:], tt.refusal, tt.name)
+		assert.True(t, a.isUp("tcpreset"), tt.name)
+	}
+
+	made := resetsMade()
+	const counted = `inspector_pod_tcpreset{reason="NO_SOCKET",type="TCPRESET_NOSOCK"}`
+	agenttest.Wait(t, fmt.Sprintf("all of %d resets to be counted", made), func() bool { return a.page(t).of(p.B)[counted] >= float64(made) })
+	lines := func() (n int) {
+		for _, line := range a.events("netns=" + p.B.Name) {
+			if strings.HasPrefix(line, "type=TCPRESET_NOSOCK ") {
+				n++
+			}
+		}
+		return n
+	}
+	agenttest.Wait(t, "their events", func() bool { return lines() >= made })
+	assert.Empty(t, fallen(), "counters that have gone back")
+	assert.InDelta(t, made, a.page(t).of(p.B)[counted], 0)
+	assert.Equal(t, made, lines())
+	t.Logf("%d resets", made)
+}
+
+// A configuration that is valid, but that the collector cannot start with, is taken back.
+func TestConfigRollBack(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	change := agenttest.WriteFile(t, "change.yaml", "")
+	a := start(t, "filewatch:"+change)
+	p := nettest.New(t)
+	programs := a.kernelObjects(t)
+
+	write := func(content string) { require.NoError(t, os.WriteFile(change, []byte(content), 0o644)) }
+	write(fmt.Sprintf("receivers: {otlp: {protocols: {http: {endpoint: %q}}}}\nservice: {pipelines: {logs: {receivers: [netexporter, otlp]}}}", taken.Addr()))
+	agenttest.Wait(t, "the change to be taken back", func() bool {
+		text, err := agenttest.Get(a.Self)
+		return err == nil && strings.Contains(text, `otelcol_netexporter_config_changes{outcome="rolled_back"} 1`)
+	})
+	p.ConnectClosedPort(t, nettest.IPv4)
+	agenttest.Wait(t, "a reset to be on the page", func() bool { return a.onPage(p.B, hostName(t), "inspector_pod_tcpreset") })
+	assert.Contains(t, a.stderr.String(), "address already in use")
+	assert.Equal(t, programs, a.kernelObjects(t))
+
+	write("processors: {k8spod: {node: next}}")
+	agenttest.Wait(t, "the next change to act", func() bool { return a.onPage(p.B, "next", "inspector_pod_tcpreset") })
+}
+
+// SIGHUP with an invalid configuration changes nothing, wherever it is from.
+func TestSIGHUPWithInvalidConfiguration(t *testing.T) {
+	change := agenttest.WriteFile(t, "change.yaml", "")
+	a := start(t, change)
+	for i, content := range []string{"receivers: {netexporter: {max_series: -1}}", "receivers: ["} {
+		require.NoError(t, os.WriteFile(change, []byte(content), 0o644))
+		a.signal(t, syscall.SIGHUP)
+		agenttest.Wait(t, "the change to be refused", func() bool {
+			text, err := agenttest.Get(a.Self)
+			return err == nil && strings.Contains(text, fmt.Sprintf(`otelcol_netexporter_config_changes{outcome="refused"} %d`, i+1)) && a.isUp("tcpreset")
+		})
+	}
+	assert.Contains(t, a.stderr.String(), "max_series: must be 0 or more, got -1")
+}
