@@ -16,7 +16,7 @@ CLANG_FOUND = $(shell $(CLANG) -dumpversion 2>/dev/null | cut -d. -f1)
 
 # Tools are built once for each state of their module, outside the tree, and never installed.
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/netexporter/tools
-tools = $(TOOLS)/$(1)-$(shell cat internal/tools/$(1)/* | sha256sum | cut -c1-16)
+tools = $(TOOLS)/$(1)-$(shell find internal/tools/$(1) -type f | sort | xargs cat | sha256sum | cut -c1-16)
 CODEGEN := $(call tools,codegen)
 LINT := $(call tools,lint)
 OCB := $(call tools,ocb)

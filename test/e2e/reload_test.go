@@ -127,7 +127,7 @@ func (a *agent) watchCounters() (stop func() (fallen []string)) {
 			select {
 			case <-end:
 				return
-			case <-time.After(pollInterval):
+			case <-time.After(50 * time.Millisecond):
 				look()
 			}
 		}
@@ -195,7 +195,7 @@ receivers:
 		{"back", "      packetloss: {enabled: false}", func() bool { return a.onPage(p.B, host, "inspector_pod_tcpoutrsts") }, ""},
 	} {
 		accepted, refused := a.configChanges(t, "accepted"), a.configChanges(t, "refused")
-		logged := len(a.stderr.String())
+		logged := len(a.Stderr.String())
 		m.set(t, unchanged+tt.change+"\n")
 		if tt.acts != nil {
 			agenttest.Wait(t, tt.name+" to act", tt.acts)
@@ -207,7 +207,7 @@ receivers:
 		assert.InDelta(t, refused+1, a.configChanges(t, "refused"), 0, tt.name)
 		assert.InDelta(t, accepted, a.configChanges(t, "accepted"), 0, tt.name)
 		assert.InDelta(t, 0, a.own(t, "otelcol_netexporter_config_current"), 0, tt.name)
-		assert.Contains(t, a.stderr.String()[logged:], tt.refusal, tt.name)
+		assert.Contains(t, a.Stderr.String()[logged:], tt.refusal, tt.name)
 		assert.True(t, a.isUp("tcpreset"), tt.name)
 	}
 
@@ -247,7 +247,7 @@ func TestConfigRollBack(t *testing.T) {
 	})
 	p.ConnectClosedPort(t, nettest.IPv4)
 	agenttest.Wait(t, "a reset to be on the page", func() bool { return a.onPage(p.B, hostName(t), "inspector_pod_tcpreset") })
-	assert.Contains(t, a.stderr.String(), "address already in use")
+	assert.Contains(t, a.Stderr.String(), "address already in use")
 	assert.Equal(t, programs, a.kernelObjects(t))
 
 	write("processors: {k8spod: {node: next}}")
@@ -260,11 +260,11 @@ func TestSIGHUPWithInvalidConfiguration(t *testing.T) {
 	a := start(t, change)
 	for i, content := range []string{"receivers: {netexporter: {max_series: -1}}", "receivers: ["} {
 		require.NoError(t, os.WriteFile(change, []byte(content), 0o644))
-		a.signal(t, syscall.SIGHUP)
+		a.Signal(t, syscall.SIGHUP)
 		agenttest.Wait(t, "the change to be refused", func() bool {
 			text, err := agenttest.Get(a.Self)
 			return err == nil && strings.Contains(text, fmt.Sprintf(`otelcol_netexporter_config_changes{outcome="refused"} %d`, i+1)) && a.isUp("tcpreset")
 		})
 	}
-	assert.Contains(t, a.stderr.String(), "max_series: must be 0 or more, got -1")
+	assert.Contains(t, a.Stderr.String(), "max_series: must be 0 or more, got -1")
 }
