@@ -27,6 +27,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // ShippedConfig is what `make run` runs.
@@ -169,6 +170,26 @@ func (p *Process) ExitCode(t testing.TB) int {
 	return p.Cmd.ProcessState.ExitCode()
 }
 
+// CPUTime returns the time that all threads of the program have had a CPU (clock_getcpuclockid(3)).
+func (p *Process) CPUTime(t testing.TB) time.Duration {
+	t.Helper()
+	const schedClock = 2 // CPUCLOCK_SCHED of a process, include/linux/posix-timers.h
+	var ts unix.Timespec
+	require.NoError(t, unix.ClockGettime(int32(^p.Cmd.Process.Pid<<3|schedClock), &ts))
+	return time.Duration(ts.Nano())
+}
+
+// Memory returns the program's resident memory in bytes.
+func (p *Process) Memory(t testing.TB) (bytes uint64) {
+	t.Helper()
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.Cmd.Process.Pid))
+	require.NoError(t, err)
+	var size, resident uint64
+	_, err = fmt.Sscan(string(raw), &size, &resident)
+	require.NoError(t, err)
+	return resident * uint64(os.Getpagesize())
+}
+
 // Signal sends a signal to the process.
 func (p *Process) Signal(t testing.TB, s os.Signal) {
 	t.Helper()
@@ -185,7 +206,7 @@ type Agent struct {
 // merged into the shipped one.
 func Start(t testing.TB, files ...string) *Agent {
 	t.Helper()
-	ports := FreePorts(t, 3)
+	ports := FreePorts(t, Ports)
 	args := []string{"--config", ShippedConfig, "--config", "yaml:" + PortsConfig(ports)}
 	for _, file := range files {
 		args = append(args, "--config", file)
@@ -193,17 +214,20 @@ func Start(t testing.TB, files ...string) *Agent {
 	return StartWith(t, nil, ports[0], ports[1], args...)
 }
 
+// Ports is how many PortsConfig needs.
+const Ports = 4
+
 // PortsConfig moves everything that the shipped configuration listens on.
 func PortsConfig(ports []int) string {
 	return fmt.Sprintf(`
-exporters: {prometheus: {endpoint: "127.0.0.1:%d"}}
+exporters: {prometheus: {endpoint: "127.0.0.1:%d"}, eventstream: {endpoint: "127.0.0.1:%d"}}
 extensions: {health_check: {endpoint: "127.0.0.1:%d"}}
 service:
   telemetry:
     metrics:
       readers:
         - pull: {exporter: {prometheus: {host: 127.0.0.1, port: %d, without_scope_info: true, without_type_suffix: true, without_units: true}}}
-`, ports[0], ports[2], ports[1])
+`, ports[0], ports[3], ports[2], ports[1])
 }
 
 // StartWith runs the agent with arguments that make it serve the ports. change may change the command before.

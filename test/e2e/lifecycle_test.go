@@ -53,7 +53,7 @@ func TestWithoutPrivileges(t *testing.T) {
 	if os.Geteuid() == 0 {
 		become = asNobody(t)
 	}
-	p := agenttest.Run(t, become, agenttest.Program(t, "netexporter"), "--config", agenttest.ShippedConfig, "--config", "yaml:"+agenttest.PortsConfig(agenttest.FreePorts(t, 3)))
+	p := agenttest.Run(t, become, agenttest.Program(t, "netexporter"), "--config", agenttest.ShippedConfig, "--config", "yaml:"+agenttest.PortsConfig(agenttest.FreePorts(t, agenttest.Ports)))
 
 	assert.Positive(t, p.ExitCode(t))
 	message := p.Stderr.String()
@@ -70,7 +70,7 @@ func TestWithoutPrivileges(t *testing.T) {
 // What it asks for, and no more, is enough to run as anybody.
 func TestLeastPrivileges(t *testing.T) {
 	agenttest.RequireRoot(t)
-	ports := agenttest.FreePorts(t, 3)
+	ports := agenttest.FreePorts(t, agenttest.Ports)
 	a := startWith(t, asNobody(t, unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE, unix.CAP_SYSLOG),
 		ports[0], ports[1], "--config", agenttest.ShippedConfig, "--config", "yaml:"+agenttest.PortsConfig(ports))
 	p := nettest.New(t)
