@@ -608,8 +608,8 @@ func (a *agent) collect(context.Context) (pmetric.Metrics, error) {
 	}
 	r.telemetry.namespaces.Store(int64(len(rows)))
 	node, nodeErr := r.readNode()
-	metrics := r.record(rows, snapshots, node, now)
-	r.telemetry.setSpent(r.budget.apply(metrics))
+	metrics, series := r.record(rows, snapshots, node, now)
+	r.telemetry.setSpent(r.budget.apply(metrics, series))
 	if r.entities != nil {
 		r.entities.wake()
 	}
@@ -619,9 +619,10 @@ func (a *agent) collect(context.Context) (pmetric.Metrics, error) {
 	return metrics, err
 }
 
-// record returns all that a pass has read.
-func (r *running) record(rows []netns.Row, snapshots []probe.Snapshot, node []probe.NodeSnapshot, now pcommon.Timestamp) pmetric.Metrics {
-	metrics := pmetric.NewMetrics()
+// record returns all that a pass has read, and how many series that is: to count them afterwards would
+// fetch each of them from memory again.
+func (r *running) record(rows []netns.Row, snapshots []probe.Snapshot, node []probe.NodeSnapshot, now pcommon.Timestamp) (metrics pmetric.Metrics, series int) {
+	metrics = pmetric.NewMetrics()
 	all := metrics.ResourceMetrics()
 	all.EnsureCapacity(len(rows) + 2)
 	busy := map[netns.ID]bool{}
@@ -630,7 +631,11 @@ func (r *running) record(rows []netns.Row, snapshots []probe.Snapshot, node []pr
 			busy[id] = true
 		}
 	}
-	zeros := r.zeros(snapshots, now)
+	zeros, none := r.zeros(snapshots, now), pmetric.NewMetricSlice()
+	seriesOfZeros := 0
+	for _, m := range zeros.All() {
+		seriesOfZeros += pointsOf(m).Len()
+	}
 	for i := range rows {
 		ns, _ := r.inventory.Lookup(rows[i].ID)
 		resource := r.resources.of(ns)
@@ -641,19 +646,23 @@ func (r *running) record(rows []netns.Row, snapshots []probe.Snapshot, node []pr
 			r.sinceBoot.EmitForResource(metadata.WithResource(resource))
 		}
 		quiet := zeros
+		series += seriesOfZeros
 		if busy[rows[i].ID] {
 			for _, s := range snapshots {
 				s.Record(r.sinceStart, now, rows[i].ID, r.names)
 			}
 			r.sinceStart.EmitForResource(resource)
-			quiet = pmetric.NewMetricSlice()
+			quiet = none
+			series -= seriesOfZeros
 		}
-		r.recordRow(all, &rows[i], resource, quiet, now)
+		series += r.recordRow(all, &rows[i], resource, quiet, now)
 	}
 	r.recordNode(snapshots, node, now)
-	r.sinceBoot.Emit().ResourceMetrics().MoveAndAppendTo(all)
-	r.sinceStart.Emit().ResourceMetrics().MoveAndAppendTo(all)
-	return metrics
+	for _, rest := range []pmetric.Metrics{r.sinceBoot.Emit(), r.sinceStart.Emit()} {
+		series += seriesCount(rest)
+		rest.ResourceMetrics().MoveAndAppendTo(all)
+	}
+	return metrics, series
 }
 
 // zeros returns what the probes record of a namespace in which they have counted nothing.
@@ -673,8 +682,8 @@ func (r *running) zeros(snapshots []probe.Snapshot, now pcommon.Timestamp) pmetr
 }
 
 // recordRow records the counters of one namespace, and what its probes say if they are quiet. It takes
-// over the resource.
-func (r *running) recordRow(to pmetric.ResourceMetricsSlice, row *netns.Row, resource pcommon.Resource, quiet pmetric.MetricSlice, now pcommon.Timestamp) {
+// over the resource, and returns the number of series of the counters.
+func (r *running) recordRow(to pmetric.ResourceMetricsSlice, row *netns.Row, resource pcommon.Resource, quiet pmetric.MetricSlice, now pcommon.Timestamp) (series int) {
 	rm, metrics := r.series.begin(resource, quiet.Len())
 	for i, c := range r.counters {
 		if !r.serves[i] || c.Links != nil && !row.Links || c.Conntrack != nil && !row.Conntrack ||
@@ -683,12 +692,14 @@ func (r *running) recordRow(to pmetric.ResourceMetricsSlice, row *netns.Row, res
 		}
 		r.series.add(metrics, i, now, int64(row.Values[i]))
 	}
+	series = metrics.Len() // a counter has one point
 	for _, m := range quiet.All() {
 		m.CopyTo(metrics.AppendEmpty())
 	}
 	if metrics.Len() > 0 {
 		rm.MoveTo(to.AppendEmpty())
 	}
+	return series
 }
 
 // recordNode records the facts of the node, among them what was counted where the namespace could

@@ -59,9 +59,8 @@ func namespacesOf(metrics pmetric.Metrics) map[uint64]bool {
 	return namespaces
 }
 
-// apply brings metrics, which hold a whole pass, below the limit.
-func (b *budget) apply(metrics pmetric.Metrics) spent {
-	total := seriesCount(metrics)
+// apply brings metrics, which hold a whole pass of total series, below the limit.
+func (b *budget) apply(metrics pmetric.Metrics, total int) spent {
 	if b.max == 0 || total <= b.max/2 {
 		// Far from the limit: what it would take to know what is idle is not worth it.
 		b.sums, b.served, b.folded = nil, namespacesOf(metrics), nil

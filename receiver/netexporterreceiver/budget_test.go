@@ -55,7 +55,7 @@ func TestBudgetNotReached(t *testing.T) {
 	md := passOf(map[uint64][3]int64{1: {0, 0, 0}, 2: {1, 2, 3}})
 	for _, limit := range []int{0, 6} {
 		b := newBudget(limit)
-		assert.Equal(t, spent{served: 6}, b.apply(md))
+		assert.Equal(t, spent{served: 6}, applyTo(b, md))
 		assert.Equal(t, 6, md.DataPointCount())
 	}
 }
@@ -64,9 +64,9 @@ func TestBudgetLeavesOutIdleZerosFirst(t *testing.T) {
 	b := newBudget(7)
 	// Nobody is known to be idle in the first pass: the youngest is folded.
 	first := passOf(map[uint64][3]int64{1: {5, 0, 1}, 2: {0, 0, 0}, 3: {1, 0, 0}})
-	assert.Equal(t, spent{served: 6, folded: 6}, b.apply(first))
+	assert.Equal(t, spent{served: 6, folded: 6}, applyTo(b, first))
 	second := passOf(map[uint64][3]int64{1: {5, 0, 1}, 2: {0, 0, 0}, 3: {2, 0, 0}})
-	assert.Equal(t, spent{served: 5, zeros: 4}, b.apply(second))
+	assert.Equal(t, spent{served: 5, zeros: 4}, applyTo(b, second))
 	assert.Equal(t, map[uint64]map[string]int64{
 		1: {"a": 5, "g": 1},
 		3: {"a": 2, "b": 0, "g": 0}, // it has moved: its zeros are news
@@ -76,35 +76,37 @@ func TestBudgetLeavesOutIdleZerosFirst(t *testing.T) {
 func TestBudgetFoldsTheYoungest(t *testing.T) {
 	b := newBudget(6)
 	md := passOf(map[uint64][3]int64{1: {10, 20, 1}, 2: {100, 200, 2}, 3: {1000, 2000, 3}})
-	assert.Equal(t, spent{served: 6, folded: 6}, b.apply(md))
+	assert.Equal(t, spent{served: 6, folded: 6}, applyTo(b, md))
 	assert.Equal(t, map[uint64]map[string]int64{1: {"a": 10, "b": 20, "g": 1}, 0: {"a": 1100, "b": 2200, "g": 5}}, byCookie(md))
 	other := md.ResourceMetrics().At(md.ResourceMetrics().Len() - 1).Resource().Attributes().AsRaw()
 	assert.Equal(t, map[string]any{"host.name": "worker-1", "network.netns.folded": int64(2)}, other)
 
 	// One of them goes and another comes: the counters of other do not go back, its gauges do.
 	md = passOf(map[uint64][3]int64{1: {11, 20, 1}, 3: {1001, 2000, 4}, 4: {7, 0, 0}})
-	b.apply(md)
+	applyTo(b, md)
 	assert.Equal(t, map[string]int64{"a": 1108, "b": 2200, "g": 4}, byCookie(md)[0])
 }
+
+func applyTo(b *budget, md pmetric.Metrics) spent { return b.apply(md, seriesCount(md)) }
 
 // What a namespace did under its own name is not told again when it is folded.
 func TestBudgetFoldsWithoutCountingTwice(t *testing.T) {
 	b := newBudget(6)
-	b.apply(passOf(map[uint64][3]int64{1: {1, 1, 1}, 2: {500, 1, 1}}))
+	applyTo(b, passOf(map[uint64][3]int64{1: {1, 1, 1}, 2: {500, 1, 1}}))
 	md := passOf(map[uint64][3]int64{1: {1, 1, 1}, 2: {501, 2, 1}, 3: {2, 3, 1}})
-	b.apply(md)
+	applyTo(b, md)
 	assert.Equal(t, map[string]int64{"a": 2, "b": 3, "g": 2}, byCookie(md)[0])
 	md = passOf(map[uint64][3]int64{1: {1, 1, 1}, 2: {504, 2, 1}, 3: {2, 3, 1}})
-	b.apply(md)
+	applyTo(b, md)
 	assert.Equal(t, int64(5), byCookie(md)[0]["a"])
 }
 
 // The same holds for a namespace that was served while the limit was far.
 func TestBudgetFoldsAtOnceWithoutCountingTwice(t *testing.T) {
 	b := newBudget(12)
-	b.apply(passOf(map[uint64][3]int64{1: {1, 1, 1}, 5: {500, 1, 1}}))
+	applyTo(b, passOf(map[uint64][3]int64{1: {1, 1, 1}, 5: {500, 1, 1}}))
 	md := passOf(map[uint64][3]int64{1: {1, 1, 1}, 2: {1, 1, 1}, 3: {1, 1, 1}, 4: {1, 1, 1}, 5: {501, 1, 1}})
-	b.apply(md)
+	applyTo(b, md)
 	assert.Equal(t, map[string]int64{"a": 1, "b": 1, "g": 2}, byCookie(md)[0], "namespaces 4, which is new, and 5")
 }
 
@@ -121,13 +123,13 @@ func TestBudgetOfHistograms(t *testing.T) {
 		dp.BucketCounts().FromRaw([]uint64{0, 0})
 		return md
 	}
-	assert.Equal(t, spent{served: 10}, newBudget(0).apply(pass()), "two buckets, sum and count")
-	assert.Equal(t, spent{served: 10}, newBudget(100).apply(pass()), "far from the limit")
-	assert.Equal(t, spent{served: 10}, newBudget(10).apply(pass()), "close to it")
+	assert.Equal(t, spent{served: 10}, newBudget(0).apply(pass(), 10), "two buckets, sum and count")
+	assert.Equal(t, spent{served: 10}, newBudget(100).apply(pass(), 10), "far from the limit")
+	assert.Equal(t, spent{served: 10}, newBudget(10).apply(pass(), 10), "close to it")
 	b := newBudget(9)
 	for range 2 {
 		md := pass()
-		s := b.apply(md)
+		s := applyTo(b, md)
 		assert.Positive(t, s.folded)
 		assert.EqualValues(t, seriesCount(md), s.served)
 		histograms := 0
@@ -148,6 +150,18 @@ func TestMaxSeries(t *testing.T) {
 	state := r.self(t, "otelcol_netexporter.series", "state")
 	assert.EqualValues(t, metrics.DataPointCount(), state["/served"])
 	assert.Positive(t, state["/zero_left_out"])
+}
+
+// All series of a pass are told: of quiet and of busy namespaces, of the node, and histograms.
+func TestSeriesServed(t *testing.T) {
+	r := start(t, everyProbe)
+	p := nettest.New(t)
+	p.UDPToClosedPort(t, nettest.IPv4, 1, false)
+	r.see(t, p.A)
+	r.pass(t)
+	metrics, err := r.agent.collect(t.Context())
+	require.NoError(t, err)
+	assert.EqualValues(t, seriesCount(metrics), r.self(t, "otelcol_netexporter.series", "state")["/served"])
 }
 
 // The switch turns off exactly the names that metadata.yaml, or a histogram, calls a documented spelling.

@@ -15,6 +15,7 @@ import (
 	"github.com/open-telemetry/opentelemetry-collector-contrib/pkg/golden"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/pkg/pdatatest/plogtest"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/pkg/pdatatest/pmetrictest"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/consumer/consumertest"
 	"go.opentelemetry.io/collector/pdata/pmetric"
@@ -128,7 +129,9 @@ func newFixed(t *testing.T) *running {
 
 func TestGoldenMetrics(t *testing.T) {
 	r := newFixed(t)
-	compareMetrics(t, filepath.Join("testdata", "metrics.yaml"), r.record(r.rows, nil, nil, 1))
+	metrics, series := r.record(r.rows, nil, nil, 1)
+	assert.Equal(t, metrics.DataPointCount(), series)
+	compareMetrics(t, filepath.Join("testdata", "metrics.yaml"), metrics)
 }
 
 func compareMetrics(t *testing.T, file string, got pmetric.Metrics) {
