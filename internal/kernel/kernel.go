@@ -18,6 +18,9 @@ import (
 // ErrNoBTF says that no BTF of the running kernel was found.
 var ErrNoBTF = errors.New("no BTF of the running kernel found")
 
+// ErrWrongBTF says that BTF does not describe the running kernel, although it seemed to.
+var ErrWrongBTF = errors.New("the BTF does not describe the running kernel")
+
 // Kernel is the running kernel as its BTF describes it.
 type Kernel struct {
 	// Release is the kernel release, as uname -r prints it.
@@ -128,6 +131,12 @@ func (k *Kernel) Names(enum string, prefixes ...string) map[uint32]string {
 		names[uint32(v)] = name
 	}
 	return names
+}
+
+// Distrust drops the BTF, which was found to be wrong: nothing loads with it any more.
+func (k *Kernel) Distrust() {
+	k.Source = BTFSource{}
+	k.FlushTypes()
 }
 
 // FlushTypes drops the parsed BTF, which takes several megabytes and only loading needs. Another

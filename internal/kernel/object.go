@@ -138,7 +138,11 @@ func variants(spec *ebpf.CollectionSpec) ([]variant, error) {
 // this kernel accepts in full. Feature tests are not trusted: only loading for real tells. A hook
 // without a working variant is in Hooks with its reasons; Load fails only if no hook works at all.
 // It takes ownership of spec.
-func (k *Kernel) Load(spec *ebpf.CollectionSpec) (*Object, error) {
+func (k *Kernel) Load(spec *ebpf.CollectionSpec) (*Object, error) { return k.LoadAfter(nil, spec) }
+
+// LoadAfter is Load for an object that takes the place of another one of the same source, which is detached but not closed:
+// what that has counted, which is in its per-CPU hash maps, goes on.
+func (k *Kernel) LoadAfter(before *Object, spec *ebpf.CollectionSpec) (*Object, error) {
 	all, err := variants(spec)
 	if err != nil {
 		return nil, err
@@ -153,6 +157,14 @@ func (k *Kernel) Load(spec *ebpf.CollectionSpec) (*Object, error) {
 			}
 		}
 		opts.Programs.KernelTypes = k.types
+	}
+	if before != nil {
+		opts.MapReplacements = map[string]*ebpf.Map{}
+		for name, m := range before.Maps {
+			if m.Type() == ebpf.PerCPUHash && spec.Maps[name] != nil {
+				opts.MapReplacements[name] = m
+			}
+		}
 	}
 	base, err := ebpf.NewCollectionWithOptions(spec, opts)
 	if err != nil {

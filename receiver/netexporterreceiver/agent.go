@@ -334,7 +334,7 @@ func (a *agent) openKernel() (*kernel.Kernel, error) {
 	case err != nil:
 		return nil, err
 	default:
-		a.set.Logger.Info("Kernel", zap.String("release", k.Release), zap.String("btf", k.Source.Path))
+		a.set.Logger.Info("Kernel", zap.String("release", k.Release), zap.String("btf", k.Source.Path), zap.String("proof", k.Source.Proof))
 	}
 	return k, nil
 }
@@ -361,6 +361,7 @@ func (a *agent) openSource(r *running, defs []probe.Definition) error {
 		}
 		r.readers = readers
 	}
+	r.telemetry.setBTF(r.kernel.Source)
 	r.telemetry.setProbe("netns", r.sourceHooks)
 	a.logProbe("netns", r.sourceHooks)
 	for _, d := range defs {
@@ -395,6 +396,10 @@ func (a *agent) replaceSource(k *kernelSide, defs []probe.Definition) error {
 	}
 	procRoot := filepath.Join(a.cfg.RootPath, "proc")
 	source, err := netns.NewWalk(k.kernel, procRoot, wanted)
+	if errors.Is(err, kernel.ErrWrongBTF) {
+		a.set.Logger.Error("The BTF is not used", zap.String("btf", k.kernel.Source.Path), zap.Error(err))
+		k.kernel.Distrust()
+	}
 	if err != nil {
 		a.set.Logger.Warn("This kernel cannot run the collection pass: counters are read from /proc, which costs more and misses network namespaces without a process", zap.Error(err))
 		source = netns.NewProc(procRoot, wanted)

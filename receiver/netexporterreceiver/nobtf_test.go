@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netexporter/netexporter/internal/kernel"
+	"github.com/netexporter/netexporter/internal/nettest"
 )
 
 // withoutBTF is set in the process that TestWithoutBTF starts.
@@ -37,14 +39,20 @@ func TestWithoutBTF(t *testing.T) {
 		"TestTellsWhatIsLostWithoutBTF", "TestEveryCounterEqualsProc", "TestSocketsEqualProc", "TestListenQueues",
 		"TestUsageEqualsProc", "TestLinksEqualProc", "TestConntrackEqualsProc", "TestNodeFacts", "TestMaxSeries",
 	}
+	runElsewhere(t, withoutBTF, hideBTF, tests)
+}
+
+// runElsewhere runs tests in a process of which the environment has a variable set, where prepare has changed the mounts.
+func runElsewhere(t *testing.T, variable string, prepare func() error, tests []string) {
+	t.Helper()
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	run := exec.Command(exe, "-test.v", "-test.run=^("+strings.Join(tests, "|")+")$")
-	run.Env = append(os.Environ(), withoutBTF+"=1")
+	run.Env = append(os.Environ(), variable+"=1")
 	run.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out []byte
 	onOwnThread(func() {
-		if err = hideBTF(); err == nil {
+		if err = prepare(); err == nil {
 			out, err = run.CombinedOutput()
 		}
 	})
@@ -52,6 +60,53 @@ func TestWithoutBTF(t *testing.T) {
 	for _, name := range tests {
 		assert.Contains(t, string(out), "--- PASS: "+name+" (", "%s", out)
 	}
+}
+
+// btfOfFile is set in the process that TestBTFOfFile starts.
+const btfOfFile = "NETEXPORTER_TEST_BTF_OF_FILE"
+
+// With BTF from a file alone, among files of other kernels, counters and events are the same.
+func TestBTFOfFile(t *testing.T) {
+	requireRoot(t)
+	if os.Getenv(btfOfFile) != "" || os.Getenv(withoutBTF) != "" {
+		t.Skip("not a test there: it started this process")
+	}
+	own, err := os.ReadFile("/sys/kernel/btf/vmlinux")
+	if err != nil {
+		t.Skipf("the kernel has no BTF of its own: %v", err)
+	}
+	if _, err := os.Stat("/boot"); err != nil {
+		t.Skipf("needs a directory to mount the file in: %v", err)
+	}
+	release, err := kernel.Release()
+	require.NoError(t, err)
+	prepare := func() error {
+		if err := hideBTF(); err != nil {
+			return err
+		}
+		if err := unix.Mount("tmpfs", "/boot", "tmpfs", 0, ""); err != nil {
+			return os.NewSyscallError("mount", err)
+		}
+		return errors.Join(
+			os.WriteFile("/boot/vmlinux-"+release, []byte("\x1f\x8b\x08\x00 a compressed kernel"), 0o644),
+			os.WriteFile("/boot/vmlinux", own, 0o644),
+		)
+	}
+	runElsewhere(t, btfOfFile, prepare, []string{
+		"TestTellsWhichFileIsUsed", "TestEveryCounterEqualsProc", "TestSocketsEqualProc", "TestListenQueues", "TestKeptAcrossRestart",
+	})
+}
+
+func TestTellsWhichFileIsUsed(t *testing.T) {
+	if os.Getenv(btfOfFile) == "" {
+		t.Skip("not a test by itself: TestBTFOfFile runs it")
+	}
+	r := start(t, nil)
+	assert.Equal(t, map[string]int64{"//boot/vmlinux/functions": 1}, r.self(t, "otelcol_netexporter.btf", "path", "proof"))
+	p := r.pair(t)
+	p.UDPToClosedPort(t, nettest.IPv4, 1, true)
+	require.Eventually(t, func() bool { return len(r.events(p.B)) == 1 }, time.Minute, time.Millisecond)
+	assert.Equal(t, "PACKETLOSS", r.events(p.B)[0].EventName())
 }
 
 // onOwnThread runs f on a thread that ends with it.

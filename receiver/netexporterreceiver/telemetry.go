@@ -28,6 +28,7 @@ type telemetry struct {
 	served, zeros, folded atomic.Int64 // series
 
 	mu    sync.Mutex
+	btf   kernel.BTFSource
 	hooks map[string][]kernel.Hook // by probe; none if it does not run
 	stats func() ([]probe.Stats, error)
 	// verified is what the self-test said of each probe of which it could say something.
@@ -52,6 +53,7 @@ func newTelemetry(set component.TelemetrySettings) (*telemetry, error) {
 			}
 			return nil
 		}),
+		tb.RegisterNetexporterBtfCallback(t.observeBTF),
 		tb.RegisterNetexporterProbeUpCallback(t.observeUp),
 		tb.RegisterNetexporterProbeHookCallback(t.observeHooks),
 		tb.RegisterNetexporterProbeVerifiedCallback(t.observeVerified),
@@ -72,6 +74,13 @@ func newTelemetry(set component.TelemetrySettings) (*telemetry, error) {
 		return nil, err
 	}
 	return t, nil
+}
+
+// setBTF takes note of where the BTF is from.
+func (t *telemetry) setBTF(s kernel.BTFSource) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.btf = s
 }
 
 // setProbe takes note of the hooks of a probe, none if it does not run.
@@ -149,6 +158,13 @@ func (t *telemetry) probes() ([]probeState, error) {
 		states = append(states, s)
 	}
 	return states, err
+}
+
+func (t *telemetry) observeBTF(_ context.Context, o metric.Int64Observer) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	o.Observe(int64(truth(t.btf.Path != "")), metric.WithAttributes(attribute.String("path", t.btf.Path), attribute.String("proof", t.btf.Proof)))
+	return nil
 }
 
 func (t *telemetry) observeUp(_ context.Context, o metric.Int64Observer) error {

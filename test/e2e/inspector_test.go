@@ -44,6 +44,19 @@ func TestBTFDiscover(t *testing.T) {
 	}
 }
 
+func TestBTFDiscoverJSON(t *testing.T) {
+	if _, err := os.Stat(kernelBTF); err != nil {
+		t.Skipf("the kernel has no BTF of its own: %v", err)
+	}
+	p := run(t, nil, program(t, "inspector"), "btf", "discover", "--json")
+	require.Zero(t, p.exitCode(t))
+	var got map[string]string
+	require.NoError(t, json.Unmarshal([]byte(p.stdout.String()), &got))
+	assert.Equal(t, kernelBTF, got["path"])
+	assert.Equal(t, "own", got["proof"])
+	assert.NotEmpty(t, got["release"])
+}
+
 // verdicts runs the self-test and returns what it says of each probe; all hooks of a probe must agree.
 func verdicts(t *testing.T, prepare func(*exec.Cmd), args ...string) (byProbe map[string]string, code int) {
 	t.Helper()

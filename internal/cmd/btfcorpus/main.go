@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/netexporter/netexporter/internal/kernel"
 	"github.com/netexporter/netexporter/internal/kernel/corecheck"
 )
 
@@ -60,7 +61,7 @@ func run(dir, out string, kernels []string) error {
 
 // write reduces the BTF of one kernel.
 func write(out, vmlinux string, needs []corecheck.Need) error {
-	spec, err := corecheck.LoadBTF(vmlinux)
+	spec, err := kernel.LoadBTF(vmlinux)
 	if err != nil {
 		return err
 	}

@@ -4,8 +4,6 @@
 package corecheck
 
 import (
-	"bytes"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"slices"
@@ -164,27 +162,4 @@ func (m *minimizer) members(t btf.Type, needs []Need) []btf.Member {
 		}
 	}
 	return kept
-}
-
-// LoadBTF reads BTF from a file of it alone, or from an uncompressed kernel, of which btf.LoadSpec
-// would want symbols.
-func LoadBTF(path string) (*btf.Spec, error) {
-	file, err := elf.Open(path)
-	var noELF *elf.FormatError
-	if errors.As(err, &noELF) {
-		return btf.LoadSpec(path)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	section := file.Section(".BTF")
-	if section == nil {
-		return nil, fmt.Errorf("%s has no BTF", path)
-	}
-	raw, err := section.Data()
-	if err != nil {
-		return nil, err
-	}
-	return btf.LoadSpecFromReader(bytes.NewReader(raw))
 }

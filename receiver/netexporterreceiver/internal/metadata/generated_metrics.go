@@ -80,6 +80,40 @@ var MapAttributeOutcome = map[string]AttributeOutcome{
 	"seen":   AttributeOutcomeSeen,
 }
 
+// AttributeProof specifies the value proof attribute.
+type AttributeProof int
+
+const (
+	_ AttributeProof = iota
+	AttributeProofBuildID
+	AttributeProofFunctions
+	AttributeProofOwn
+	AttributeProofRelease
+)
+
+// String returns the string representation of the AttributeProof.
+func (av AttributeProof) String() string {
+	switch av {
+	case AttributeProofBuildID:
+		return "build_id"
+	case AttributeProofFunctions:
+		return "functions"
+	case AttributeProofOwn:
+		return "own"
+	case AttributeProofRelease:
+		return "release"
+	}
+	return ""
+}
+
+// MapAttributeProof is a helper map of string to AttributeProof attribute value.
+var MapAttributeProof = map[string]AttributeProof{
+	"build_id":  AttributeProofBuildID,
+	"functions": AttributeProofFunctions,
+	"own":       AttributeProofOwn,
+	"release":   AttributeProofRelease,
+}
+
 // AttributeState specifies the value state attribute.
 type AttributeState int
 

@@ -28,6 +28,7 @@ type TelemetryBuilder struct {
 	meter                       metric.Meter
 	mu                          sync.Mutex
 	registrations               []metric.Registration
+	NetexporterBtf              metric.Int64ObservableGauge
 	NetexporterEvents           metric.Int64ObservableCounter
 	NetexporterEventsLost       metric.Int64ObservableCounter
 	NetexporterEventsSuppressed metric.Int64ObservableCounter
@@ -48,6 +49,21 @@ type telemetryBuilderOptionFunc func(mb *TelemetryBuilder)
 
 func (tbof telemetryBuilderOptionFunc) apply(mb *TelemetryBuilder) {
 	tbof(mb)
+}
+
+// RegisterNetexporterBtfCallback sets callback for observable NetexporterBtf metric.
+func (builder *TelemetryBuilder) RegisterNetexporterBtfCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.NetexporterBtf, obs: o})
+		return nil
+	}, builder.NetexporterBtf)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
 }
 
 // RegisterNetexporterEventsCallback sets callback for observable NetexporterEvents metric.
@@ -213,6 +229,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	}
 	builder.meter = Meter(settings)
 	var err, errs error
+	builder.NetexporterBtf, err = builder.meter.Int64ObservableGauge(
+		"otelcol_netexporter.btf",
+		metric.WithDescription("1 with the file that the kernel's types are read from, and what proves that it is of this kernel; 0 if there is none. [Development]"),
+		metric.WithUnit("1"),
+	)
+	errs = errors.Join(errs, err)
 	builder.NetexporterEvents, err = builder.meter.Int64ObservableCounter(
 		"otelcol_netexporter.events",
 		metric.WithDescription("Events handed to the logs pipeline. [Development]"),

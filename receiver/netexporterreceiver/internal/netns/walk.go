@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/netexporter/netexporter/bpf"
 	"github.com/netexporter/netexporter/internal/kernel"
+	"github.com/netexporter/netexporter/receiver/netexporterreceiver/internal/procfs"
 )
 
 // MIBPrefixes are the anonymous enums whose members index the kernel's counters; a kernel.Query
@@ -60,8 +62,54 @@ func NewWalk(k *kernel.Kernel, procRoot string, counters []Counter) (Source, err
 	if err := w.open(); err != nil {
 		return nil, err
 	}
+	// The kernel's own BTF cannot be wrong.
+	if !k.Source.Own {
+		if err := w.check(); err != nil {
+			return nil, errors.Join(fmt.Errorf("%w: %w", kernel.ErrWrongBTF, err), w.Close())
+		}
+	}
 	return w, nil
 }
+
+// check compares what a pass reads of the own namespace with what the kernel says by other means. With BTF of another kernel it
+// would read other fields.
+func (w *walk) check() error {
+	inode, err := w.proc.inode(filepath.Join("self", "ns", "net"))
+	if err != nil {
+		return err
+	}
+	told := func() (procfs.MIB, error) { return procfs.ReadMIB(os.DirFS(filepath.Join(w.proc.root, "self"))) }
+	before, err := told()
+	if err != nil {
+		return err
+	}
+	rows, err := w.Rows(nil)
+	if err != nil {
+		return err
+	}
+	after, err := told()
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(rows, func(r Row) bool { return r.ID.Inode == inode })
+	if i < 0 {
+		return fmt.Errorf("of %d network namespaces that it finds none is the own one", len(rows))
+	}
+	for j, c := range w.wanted {
+		least, most := uint64(0), uint64(0)
+		for _, name := range c.Proc {
+			least, most = least+before[name], most+after[name]
+		}
+		// What is a level may have been anywhere in between.
+		if got := rows[i].Values[j]; w.read[j] != nil && c.MIB != "" && least <= most && !isLevel(c.MIB) && (got < least || got > most) {
+			return fmt.Errorf("%s of the own network namespace is %d, and between %d and %d in /proc", c.MIB, got, least, most)
+		}
+	}
+	return nil
+}
+
+// isLevel tells whether a MIB counter may fall.
+func isLevel(mib string) bool { return mib == "TCP_MIB_CURRESTAB" || mib == "TCP_MIB_MAXCONN" }
 
 // reader returns what takes a counter from a record, nil if this kernel does not have it.
 func reader(k *kernel.Kernel, c Counter) func(*bpf.NetnsNetnsRecord) uint64 {

@@ -65,17 +65,20 @@ func (r *Runner) Attach(sink Sink) { r.sink.open(sink) }
 func (r *Runner) Detach() { r.sink.close() }
 
 // Start loads the object of a probe, attaches it and reads its events. A probe that runs with these
-// very settings goes on as it is, one that runs with others is replaced.
+// very settings goes on as it is, one that runs with others is replaced, and what it has counted goes on.
 func (r *Runner) Start(d Definition, cfg Config) (hooks []kernel.Hook, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	events := cfg.Events && r.sink.wanted() && d.Decode != nil
+	var before *kernel.Object
 	if i := slices.IndexFunc(r.instances, func(in *instance) bool { return in.def.Name == d.Name }); i >= 0 {
 		in := r.instances[i]
 		if in.events == events && reflect.DeepEqual(in.cfg, cfg) {
 			return in.object.Hooks, nil
 		}
-		if err := r.stop(i); err != nil {
+		before = in.object
+		defer func() { err = errors.Join(err, before.Close()) }()
+		if err := r.detach(i); err != nil {
 			return nil, err
 		}
 	}
@@ -86,7 +89,7 @@ func (r *Runner) Start(d Definition, cfg Config) (hooks []kernel.Hook, err error
 	if err := tune(spec, d, r.set, cfg, events); err != nil {
 		return nil, fmt.Errorf("probe %s: tune: %w", d.Name, err)
 	}
-	object, err := r.set.Kernel.Load(spec)
+	object, err := r.set.Kernel.LoadAfter(before, spec)
 	if err != nil {
 		return nil, fmt.Errorf("probe %s: %w", d.Name, err)
 	}
@@ -108,21 +111,27 @@ func (r *Runner) Keep(names []string) error {
 	var errs []error
 	for i := len(r.instances) - 1; i >= 0; i-- {
 		if !slices.Contains(names, r.instances[i].def.Name) {
-			errs = append(errs, r.stop(i))
+			in := r.instances[i]
+			errs = append(errs, r.detach(i), in.object.Close())
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// Running tells whether a probe runs.
-func (r *Runner) Running(name string) bool {
+// Object returns the kernel object of a probe, nil if none runs.
+func (r *Runner) Object(name string) *kernel.Object {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.ContainsFunc(r.instances, func(in *instance) bool { return in.def.Name == name })
+	for _, in := range r.instances {
+		if in.def.Name == name {
+			return in.object
+		}
+	}
+	return nil
 }
 
-// stop ends an instance once its last events are handed over, or dropped if nobody takes events.
-func (r *Runner) stop(i int) error {
+// detach ends an instance, but for its maps, once its last events are handed over, or dropped if nobody takes events.
+func (r *Runner) detach(i int) error {
 	in := r.instances[i]
 	r.instances = slices.Delete(r.instances, i, i+1)
 	err := in.object.Detach()
@@ -134,7 +143,7 @@ func (r *Runner) stop(i int) error {
 		err = errors.Join(err, in.ring.Close())
 	}
 	in.reader.Wait()
-	return errors.Join(err, in.object.Close())
+	return err
 }
 
 // tune sets the constants that include/event.h and latency.h give the objects, and the probe's own.
