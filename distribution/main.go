@@ -8,6 +8,7 @@ import (
 
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/confmap"
+	compatprovider "github.com/netexporter/netexporter/confmap/compatprovider"
 	envprovider "go.opentelemetry.io/collector/confmap/provider/envprovider"
 	fileprovider "go.opentelemetry.io/collector/confmap/provider/fileprovider"
 	filewatchprovider "github.com/netexporter/netexporter/confmap/filewatchprovider"
@@ -28,6 +29,7 @@ func main() {
 		ConfigProviderSettings: otelcol.ConfigProviderSettings{
 			ResolverSettings: confmap.ResolverSettings{
 				ProviderFactories: []confmap.ProviderFactory{
+					compatprovider.NewFactory(),
 					envprovider.NewFactory(),
 					fileprovider.NewFactory(),
 					filewatchprovider.NewFactory(),
@@ -36,6 +38,7 @@ func main() {
 			},
 		},
 		ProviderModules: map[string]string{
+			compatprovider.NewFactory().Create(confmap.ProviderSettings{}).Scheme(): "github.com/netexporter/netexporter v0.0.0",
 			envprovider.NewFactory().Create(confmap.ProviderSettings{}).Scheme(): "go.opentelemetry.io/collector/confmap/provider/envprovider v1.67.0",
 			fileprovider.NewFactory().Create(confmap.ProviderSettings{}).Scheme(): "go.opentelemetry.io/collector/confmap/provider/fileprovider v1.67.0",
 			filewatchprovider.NewFactory().Create(confmap.ProviderSettings{}).Scheme(): "github.com/netexporter/netexporter v0.0.0",

@@ -268,3 +268,26 @@ func TestSIGHUPWithInvalidConfiguration(t *testing.T) {
 	}
 	assert.Contains(t, a.Stderr.String(), "max_series: must be 0 or more, got -1")
 }
+
+// The documented ConfigMap file, as it is by default and then changed.
+func TestDocumentedConfigMap(t *testing.T) {
+	m := newConfigMap(t, "debugmode: false\nmetric_config:\n  port: 9102\n  verbose: false\n  interval: 1\n  probes: []\n")
+	ports := freePorts(t, 3)
+	// What moves the ports stands behind what the file says.
+	a := startWith(t, nil, ports[0], ports[1], "--config", "compat:"+m.file(), "--config", "yaml:"+portsConfig(ports))
+	p := nettest.New(t)
+	p.UDPToClosedPort(t, nettest.IPv4, 1, true)
+	wait(t, "the default set", func() bool {
+		values := a.page(t).of(p.B)
+		return values["inspector_pod_udpnoports"] == 1 && values["inspector_pod_packetloss_abnormal"] == 1
+	})
+
+	m.set(t, "metric_config: {port: 9102, interval: 1, probes: [udp, no_such_probe]}\n")
+	wait(t, "the change to be refused", func() bool { return a.configChanges(t, "refused") == 1 })
+	assert.Contains(t, a.stderr.String(), "probes::no_such_probe: no such probe")
+
+	m.set(t, "metric_config: {port: 9102, interval: 1, probes: [udp]}\n")
+	wait(t, "one probe alone", func() bool {
+		return a.onPage(p.B, hostName(t), "inspector_pod_udpnoports") && !a.onPage(p.B, hostName(t), "inspector_pod_tcpoutrsts")
+	})
+}
