@@ -251,9 +251,12 @@ func (s settings) Probes() map[probe]bool {
 // flow returns a list as YAML.
 func flow(names ...string) string { return "[" + strings.Join(names, ", ") + "]" }
 
-// MetricExporters are those of the metrics pipeline.
+// MetricExporters are those of the metrics pipeline. The event stream serves the last metrics to `inspector list` and `top`.
 func (s settings) MetricExporters() string {
 	names := []string{"prometheus"}
+	if s.Events {
+		names = append(names, "eventstream")
+	}
 	if s.Debug {
 		names = append(names, "debug")
 	}

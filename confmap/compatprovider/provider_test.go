@@ -127,7 +127,7 @@ metric_config:
 		"exporters::prometheus::metric_expiration": "27s",
 		"exporters::eventstream::endpoint":         ":1234",
 		"exporters::loki::endpoint":                "http://loki.example:80/loki/api/v1/push",
-		"service::pipelines::metrics::exporters":   list("prometheus", "debug"),
+		"service::pipelines::metrics::exporters":   list("prometheus", "eventstream", "debug"),
 		"service::pipelines::logs::exporters":      list("stdout", "eventstream", "loki", "debug"),
 		"service::extensions":                      list("health_check", "pprof", "zpages"),
 		"extensions::pprof::endpoint":              "127.0.0.1:1777",

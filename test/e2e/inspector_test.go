@@ -48,10 +48,10 @@ func TestBTFDiscoverJSON(t *testing.T) {
 	if _, err := os.Stat(kernelBTF); err != nil {
 		t.Skipf("the kernel has no BTF of its own: %v", err)
 	}
-	p := run(t, nil, program(t, "inspector"), "btf", "discover", "--json")
-	require.Zero(t, p.exitCode(t))
+	p := agenttest.Run(t, nil, agenttest.Program(t, "inspector"), "btf", "discover", "--json")
+	require.Zero(t, p.ExitCode(t))
 	var got map[string]string
-	require.NoError(t, json.Unmarshal([]byte(p.stdout.String()), &got))
+	require.NoError(t, json.Unmarshal([]byte(p.Stdout.String()), &got))
 	assert.Equal(t, kernelBTF, got["path"])
 	assert.Equal(t, "own", got["proof"])
 	assert.NotEmpty(t, got["release"])
