@@ -8,6 +8,8 @@ package e2e
 import (
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -301,4 +303,39 @@ func TestDocumentedConfigMap(t *testing.T) {
 	agenttest.Wait(t, "one probe alone", func() bool {
 		return a.onPage(p.B, hostName(t), "inspector_pod_udpnoports") && a.offPage(t, p.B, "inspector_pod_tcpoutrsts")
 	})
+}
+
+// The documented events: as a stream on their port, and in Loki.
+func TestDocumentedEvents(t *testing.T) {
+	pushed := make(chan string, 1000)
+	loki := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case pushed <- r.URL.Path:
+		default:
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer loki.Close()
+	ports := agenttest.FreePorts(t, 4)
+	file := agenttest.WriteFile(t, "config.yaml", fmt.Sprintf(`
+debugmode: false
+event_config: {port: %d, loki_enable: true, loki_address: %q, probes: [tcpreset]}
+metric_config: {port: %d, interval: 1}
+`, ports[3], loki.Listener.Addr(), ports[0]))
+	a := startWith(t, nil, ports[0], ports[1], "--config", "compat:"+file, "--config", "yaml:"+fmt.Sprintf(`
+extensions: {health_check: {endpoint: "127.0.0.1:%d"}}
+service: {telemetry: {metrics: {readers: [{pull: {exporter: {prometheus: {host: 127.0.0.1, port: %d}}}}]}}}
+`, ports[2], ports[1]))
+	p := nettest.New(t)
+	p.UDPToClosedPort(t, nettest.IPv4, 1, true)
+	p.ConnectClosedPort(t, nettest.IPv6)
+	assert.Equal(t, "/loki/api/v1/push", <-pushed)
+	agenttest.Wait(t, "the reset's line", func() bool { return len(a.events("netns="+p.B.Name)) > 0 })
+	agenttest.Wait(t, "the drop to be counted", func() bool { return a.onPage(p.B, hostName(t), "inspector_pod_packetloss_abnormal") })
+	for _, line := range a.events("netns=" + p.B.Name) {
+		assert.Contains(t, line, "type=TCPRESET_NOSOCK ", "events of one probe alone")
+	}
+	list := agenttest.Run(t, nil, agenttest.Program(t, "inspector"), "list", "event", "-e", agenttest.Loopback(ports[3]))
+	assert.Zero(t, list.ExitCode(t))
+	assert.Contains(t, list.Stdout.String(), "TCPRESET_NOSOCK")
 }
