@@ -285,7 +285,7 @@ func TestSIGHUPWithInvalidConfiguration(t *testing.T) {
 // The documented ConfigMap file, as it is by default and then changed.
 func TestDocumentedConfigMap(t *testing.T) {
 	m := newConfigMap(t, "debugmode: false\nmetric_config:\n  port: 9102\n  verbose: false\n  interval: 1\n  probes: []\n")
-	ports := agenttest.FreePorts(t, 3)
+	ports := agenttest.FreePorts(t, agenttest.Ports)
 	// What moves the ports stands behind what the file says.
 	a := startWith(t, nil, ports[0], ports[1], "--config", "compat:"+m.file(), "--config", "yaml:"+agenttest.PortsConfig(ports))
 	p := nettest.New(t)
