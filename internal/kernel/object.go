@@ -138,11 +138,10 @@ func variants(spec *ebpf.CollectionSpec) ([]variant, error) {
 // this kernel accepts in full. Feature tests are not trusted: only loading for real tells. A hook
 // without a working variant is in Hooks with its reasons; Load fails only if no hook works at all.
 // It takes ownership of spec.
-func (k *Kernel) Load(spec *ebpf.CollectionSpec) (*Object, error) { return k.LoadAfter(nil, spec) }
+func (k *Kernel) Load(spec *ebpf.CollectionSpec) (*Object, error) { return k.LoadWith(nil, spec) }
 
-// LoadAfter is Load for an object that takes the place of another one of the same source, which is detached but not closed:
-// what that has counted, which is in its per-CPU hash maps, goes on.
-func (k *Kernel) LoadAfter(before *Object, spec *ebpf.CollectionSpec) (*Object, error) {
+// LoadWith is Load for an object that takes over maps, by name, of another one of the same source, which may be closed then.
+func (k *Kernel) LoadWith(inherited map[string]*ebpf.Map, spec *ebpf.CollectionSpec) (*Object, error) {
 	all, err := variants(spec)
 	if err != nil {
 		return nil, err
@@ -158,14 +157,7 @@ func (k *Kernel) LoadAfter(before *Object, spec *ebpf.CollectionSpec) (*Object, 
 		}
 		opts.Programs.KernelTypes = k.types
 	}
-	if before != nil {
-		opts.MapReplacements = map[string]*ebpf.Map{}
-		for name, m := range before.Maps {
-			if m.Type() == ebpf.PerCPUHash && spec.Maps[name] != nil {
-				opts.MapReplacements[name] = m
-			}
-		}
-	}
+	opts.MapReplacements = inherited
 	base, err := ebpf.NewCollectionWithOptions(spec, opts)
 	if err != nil {
 		return nil, fmt.Errorf("create maps: %w", err)

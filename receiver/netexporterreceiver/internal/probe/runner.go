@@ -70,14 +70,14 @@ func (r *Runner) Start(d Definition, cfg Config) (hooks []kernel.Hook, err error
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	events := cfg.Events && r.sink.wanted() && d.Decode != nil
-	var before *kernel.Object
+	var counted map[string]*ebpf.Map
 	if i := slices.IndexFunc(r.instances, func(in *instance) bool { return in.def.Name == d.Name }); i >= 0 {
 		in := r.instances[i]
 		if in.events == events && reflect.DeepEqual(in.cfg, cfg) {
 			return in.object.Hooks, nil
 		}
-		before = in.object
-		defer func() { err = errors.Join(err, before.Close()) }()
+		counted = in.counted()
+		defer func() { err = errors.Join(err, in.object.Close()) }()
 		if err := r.detach(i); err != nil {
 			return nil, err
 		}
@@ -89,7 +89,7 @@ func (r *Runner) Start(d Definition, cfg Config) (hooks []kernel.Hook, err error
 	if err := tune(spec, d, r.set, cfg, events); err != nil {
 		return nil, fmt.Errorf("probe %s: tune: %w", d.Name, err)
 	}
-	object, err := r.set.Kernel.LoadAfter(before, spec)
+	object, err := r.set.Kernel.LoadWith(counted, spec)
 	if err != nil {
 		return nil, fmt.Errorf("probe %s: %w", d.Name, err)
 	}
@@ -102,6 +102,18 @@ func (r *Runner) Start(d Definition, cfg Config) (hooks []kernel.Hook, err error
 	}
 	r.instances = append(r.instances, in)
 	return object.Hooks, nil
+}
+
+// counted returns the maps of an instance that hold nothing but what it has counted: those by namespace, and histograms.
+// In others are stamps, too, which would be wrong by the time that nobody looked.
+func (in *instance) counted() map[string]*ebpf.Map {
+	counted := map[string]*ebpf.Map{}
+	for name, m := range in.object.Maps {
+		if m.Type() == ebpf.PerCPUHash || name == bpf.SocketlatencyMapLatencies {
+			counted[name] = m
+		}
+	}
+	return counted
 }
 
 // Keep stops the probes that are not among names.
