@@ -141,7 +141,7 @@ func convert(content []byte, discover func() string) ([]byte, error) {
 }
 
 // set takes a value over if there is one.
-func set[T any](to *T, from *T) {
+func set[T any](to, from *T) {
 	if from != nil {
 		*to = *from
 	}

@@ -227,6 +227,6 @@ func TestProvider(t *testing.T) {
 	assert.Equal(t, ":1", conf.Get("exporters::prometheus::endpoint"))
 	require.NoError(t, os.WriteFile(path, []byte("metric_config: {port: -1}"), 0o644))
 	_, err = p.Retrieve(t.Context(), "compat:"+path, nil)
-	assert.ErrorContains(t, err, path+": metric_config.port")
+	require.ErrorContains(t, err, path+": metric_config.port")
 	assert.NotContains(t, err.Error(), strings.Repeat(path, 2))
 }

@@ -162,8 +162,8 @@ func (id identity) proveRelease(path string, file *elf.File) (proof string, err 
 		if bytes.Contains(data, []byte(begin+id.release+" ")) {
 			return "release", nil
 		}
-		if i := bytes.Index(data, []byte(begin)); i >= 0 {
-			release, _, _ := bytes.Cut(data[i+len(begin):], []byte(" "))
+		if _, banner, found := bytes.Cut(data, []byte(begin)); found {
+			release, _, _ := bytes.Cut(banner, []byte(" "))
 			return "", fmt.Errorf("%s is of another kernel: its release is %.64s, that of the running one %s", path, release, id.release)
 		}
 	}

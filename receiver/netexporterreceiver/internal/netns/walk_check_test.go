@@ -37,7 +37,7 @@ func TestWalkChecksItself(t *testing.T) {
 
 	right := w.read[0]
 	w.read[0] = func(r *bpf.NetnsNetnsRecord) uint64 { return right(r) + 1<<40 }
-	assert.ErrorContains(t, w.check(), "TCP_MIB_OUTSEGS of the own network namespace is 10995")
+	require.ErrorContains(t, w.check(), "TCP_MIB_OUTSEGS of the own network namespace is 10995")
 	w.read[0] = right
 	w.proc = newProc(t.TempDir(), nil)
 	require.NoError(t, os.MkdirAll(w.proc.root+"/self/ns", 0o755))

@@ -121,9 +121,8 @@ func (r *Runner) Keep(names []string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var errs []error
-	for i := len(r.instances) - 1; i >= 0; i-- {
-		if !slices.Contains(names, r.instances[i].def.Name) {
-			in := r.instances[i]
+	for i, in := range slices.Backward(r.instances) {
+		if !slices.Contains(names, in.def.Name) {
 			errs = append(errs, r.detach(i), in.object.Close())
 		}
 	}
