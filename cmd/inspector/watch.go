@@ -71,6 +71,7 @@ func (o *filterFlags) addFlags(f *pflag.FlagSet, ofEvents bool) {
 		f.StringSliceVarP(&o.Events, "type", "t", nil, "only these `events`, as TCPRESET_NOSOCK")
 		f.StringSliceVar(&o.Addresses, "address", nil, "only from or to these `addresses` or prefixes, as 10.0.0.0/8")
 		f.UintSliceVar(&o.ports, "port", nil, "only from or to these `ports`")
+		f.Lookup("port").DefValue = "" // not []
 	}
 }
 
