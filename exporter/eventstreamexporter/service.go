@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	// batchEvents is the most events that a watcher reads at once, unless they have more bytes than batchSize. With
-	// one more record, that is less than the 4 MiB that a client takes by default.
+	// batchEvents is the most events that a watcher reads at once, batchSize the most bytes unless a single one has more. For
+	// a message beyond 32 KiB gRPC takes a buffer of 1 MiB (mem.DefaultBufferPool), and each watcher holds some of them.
 	batchEvents = 256
-	batchSize   = 64 << 10
+	batchSize   = 30 << 10
 )
 
 // service answers those who ask.
@@ -150,7 +150,7 @@ func (s *service) ListEntities(req *eventstreamv1.ListEntitiesRequest, to grpc.S
 			if !f.passesWhere(state.where) {
 				continue
 			}
-			if len(response.Logs) > batchSize {
+			if len(response.Logs)+len(state.logs) > batchSize && len(response.Logs) > 0 {
 				if err := to.Send(response); err != nil {
 					return err
 				}

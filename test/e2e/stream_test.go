@@ -142,9 +142,10 @@ func follow(t *testing.T, address string, each func(*eventstreamv1.WatchResponse
 // One watcher of fifty that stops and an event storm: the others get all, the stopped one is told what it has lost, the agent
 // stays as large as it was.
 func TestStoppedWatcher(t *testing.T) {
-	const others, storm = 49, 5 * time.Second
+	const others, buffer = 49, 2048
 	a := start(t, agenttest.WriteFile(t, "storm.yaml", `
 receivers: {netexporter: {default_probes: false, probes: {packetloss: {events_per_second: 500}}}}
+exporters: {eventstream: {buffer_events: `+strconv.Itoa(buffer)+`}}
 service: {pipelines: {logs: {exporters: [eventstream]}}}
 `))
 	var records atomic.Uint64
@@ -165,30 +166,31 @@ service: {pipelines: {logs: {exporters: [eventstream]}}}
 	p := nettest.New(t)
 	destination := p.UDPToClosedPort(t, nettest.IPv4, 1, false).Destination
 	socket := p.A.ListenUDP(t, nettest.IPv4)
-	blow := func() {
-		for end := time.Now().Add(storm); time.Now().Before(end); {
-			_, err := socket.WriteToUDPAddrPort(make([]byte, 20), destination)
-			require.NoError(t, err)
-		}
-	}
-	blow()
-	before := a.memory(t)
-	blow()
-	blow()
-	after := a.memory(t)
-
 	events := func() uint64 { return uint64(a.own(t, "otelcol_netexporter_eventstream_events")) }
 	var total uint64
-	agenttest.Wait(t, "all to have all", func() bool {
-		total = events()
-		return !slices.ContainsFunc(clients, func(c *client) bool { return c.events.Load() != total })
-	})
+	// In gusts: that the others keep up must not depend on how busy the machine is.
+	blowUntil := func(count uint64) {
+		for total < count {
+			for end := time.Now().Add(time.Second); time.Now().Before(end); {
+				_, err := socket.WriteToUDPAddrPort(make([]byte, 20), destination)
+				require.NoError(t, err)
+			}
+			agenttest.Wait(t, "all to have all", func() bool {
+				total = events()
+				return !slices.ContainsFunc(clients, func(c *client) bool { return c.events.Load() != total })
+			})
+		}
+	}
+	blowUntil(2 * buffer)
+	before := a.memory(t)
+	blowUntil(6 * buffer)
+	after := a.memory(t)
 	t.Logf("%d events; resident before %d MiB, after %d MiB", total, before>>20, after>>20)
 	for _, c := range clients {
 		assert.Zero(t, c.lost.Load())
 	}
 	agenttest.Wait(t, "and to have looked at it", func() bool { return records.Load() >= total })
-	assert.Less(t, after, before+before/4, "it grows with what one watcher does not read")
+	assert.Less(t, after, before+before/2, "it grows with what one watcher does not read")
 
 	stopped.Signal(t, syscall.SIGCONT)
 	var printed, lost uint64
