@@ -125,7 +125,7 @@ func (l lister) command() *cobra.Command {
 	}
 	c.addFlags(cmd)
 	if l.filters {
-		filter.addFlags(cmd.Flags(), false)
+		filter.addFlags(cmd, false)
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "`format`: table, json or yaml")
 	complete(cmd, "output", "table", "json", "yaml")

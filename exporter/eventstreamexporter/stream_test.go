@@ -15,7 +15,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/component/componenttest"
-	"go.opentelemetry.io/collector/config/confignet"
 	"go.opentelemetry.io/collector/exporter"
 	"go.opentelemetry.io/collector/exporter/exportertest"
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -47,7 +46,7 @@ func serve(t testing.TB, change func(*Config)) *server {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s")
 	cfg := createDefaultConfig().(*Config)
-	cfg.ServerConfig.NetAddr.Transport, cfg.ServerConfig.NetAddr.Endpoint = confignet.TransportTypeUnix, socket
+	cfg.ServerConfig.NetAddr.Transport, cfg.ServerConfig.NetAddr.Endpoint = "unix", socket
 	if change != nil {
 		change(cfg)
 	}
