@@ -55,7 +55,7 @@ func (c *connection) addFlags(cmd *cobra.Command) {
 	f.StringVar(&c.tlsConfig.ServerName, "tls-server-name", "", "`name` that the server's certificate must have; default its address")
 	f.BoolVar(&c.tlsConfig.InsecureSkipVerify, "tls-skip-verify", false, "take any certificate: whoever answers may be somebody else")
 	f.StringVar(&c.bearerFile, "bearer-token-file", "", "`file` with a token to authenticate with; it takes TLS")
-	c.kube.addFlags(f)
+	c.kube.addFlags(cmd)
 }
 
 // node is an agent to ask.

@@ -125,7 +125,7 @@ func (l lister) command() *cobra.Command {
 	}
 	c.addFlags(cmd)
 	if l.filters {
-		filter.addFlags(cmd.Flags(), false)
+		filter.addFlags(cmd, false)
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "`format`: table, json or yaml")
 	complete(cmd, "output", "table", "json", "yaml")
@@ -394,10 +394,10 @@ func askEvents(ctx context.Context, n *node, timeout time.Duration, _ *eventstre
 
 // eventNames returns the events that this version knows: each of them is a key of the receiver's configuration.
 func eventNames() []string {
-	events := reflect.TypeOf(netexporterreceiver.Config{}.Events)
+	events, _ := reflect.TypeFor[netexporterreceiver.Config]().FieldByName("Events")
 	var names []string
-	for i := range events.NumField() {
-		if name := events.Field(i).Tag.Get("mapstructure"); name != "" {
+	for field := range events.Type.Fields() {
+		if name := field.Tag.Get("mapstructure"); name != "" {
 			names = append(names, name)
 		}
 	}

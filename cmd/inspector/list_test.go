@@ -101,7 +101,7 @@ func TestListOfSeveral(t *testing.T) {
 	assert.Len(t, list(t, "entity", "-s", a.address, "-s", b.address), 3)
 	c := run(t, "list", "entity", "-s", a.address, "-s", down)
 	err := c.wait(t)
-	assert.ErrorContains(t, err, "connection refused")
+	require.ErrorContains(t, err, "connection refused")
 	assert.Equal(t, exitFailure, exitCode(err))
 	assert.Len(t, c.out.lines(), 2)
 }

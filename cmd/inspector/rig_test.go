@@ -73,13 +73,6 @@ func (a *agent) stop() {
 	_ = a.metrics.Shutdown(context.Background())
 }
 
-func (a *agent) port(t testing.TB) string {
-	t.Helper()
-	_, port, err := net.SplitHostPort(a.address)
-	require.NoError(t, err)
-	return port
-}
-
 // label puts the labels of the processor on a resource.
 func label(res pcommon.Map, namespace, pod string) {
 	res.PutStr("namespace", namespace)

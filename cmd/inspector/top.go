@@ -45,7 +45,7 @@ the names, Enter ends it, Escape clears it; Ctrl-C or x ends the command.`,
 		},
 	}
 	t.addFlags(cmd)
-	t.filter.addFlags(cmd.Flags(), false)
+	t.filter.addFlags(cmd, false)
 	cmd.Flags().StringVar((*string)(&t.sort), "sort", string(sortDrops), "`column` to sort by: drops, resets, retrans, queue, name")
 	complete(cmd, "sort", string(sortDrops), string(sortResets), string(sortRetrans), string(sortQueue), string(sortName))
 	cmd.Flags().BoolVar(&t.once, "once", false, "print one table, of the next two collection passes, and end: needs no terminal")

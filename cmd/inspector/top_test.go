@@ -89,7 +89,7 @@ func TestTopView(t *testing.T) {
 
 	v.take(topPass{source: "b", err: errors.New("cut off")})
 	assert.Len(t, v.pods(), 2, "what is old is not shown")
-	assert.ErrorContains(t, v.errors(), "cut off")
+	require.ErrorContains(t, v.errors(), "cut off")
 	v.take(passOf("b", 30, nil))
 	assert.NoError(t, v.errors())
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 	"golang.org/x/term"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -43,7 +42,7 @@ Filters run on the node. An event must fit one value of each filter that is give
 		},
 	}
 	w.addFlags(cmd)
-	w.filter.addFlags(cmd.Flags(), true)
+	w.filter.addFlags(cmd, true)
 	f := cmd.Flags()
 	f.BoolVarP(&w.debug, "debug", "d", false, "say on standard error what the connections do")
 	f.BoolVarP(&w.verbose, "verbose", "v", false, "print JSON lines, as -o json")
@@ -63,7 +62,8 @@ type filterFlags struct {
 	ports []uint
 }
 
-func (o *filterFlags) addFlags(f *pflag.FlagSet, ofEvents bool) {
+func (o *filterFlags) addFlags(cmd *cobra.Command, ofEvents bool) {
+	f := cmd.Flags()
 	f.StringSliceVar(&o.Pods, "pod", nil, "only of these `pods`")
 	f.StringSliceVarP(&o.Namespaces, "namespace", "n", nil, "only of pods in these Kubernetes `namespaces`")
 	f.StringSliceVar(&o.Netns, "netns", nil, "only of these network namespaces: `inode` numbers, or ns0 for the host")
@@ -71,6 +71,7 @@ func (o *filterFlags) addFlags(f *pflag.FlagSet, ofEvents bool) {
 		f.StringSliceVarP(&o.Events, "type", "t", nil, "only these `events`, as TCPRESET_NOSOCK")
 		f.StringSliceVar(&o.Addresses, "address", nil, "only from or to these `addresses` or prefixes, as 10.0.0.0/8")
 		f.UintSliceVar(&o.ports, "port", nil, "only from or to these `ports`")
+		f.Lookup("port").DefValue = "" // not []
 	}
 }
 

@@ -95,6 +95,26 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	return netip.PrefixFrom(a, a.BitLen()), err
 }
 
+// logs returns the LogsData of the events that pass.
+func (f *filter) logs(events []*event) []byte {
+	size := 0
+	passing := events[:0]
+	for _, e := range events {
+		if f.passes(e) {
+			passing, size = append(passing, e), size+len(e.logs)
+		}
+	}
+	if size == 0 {
+		return nil
+	}
+	// LogsData one after another are LogsData.
+	logs := make([]byte, 0, size)
+	for _, e := range passing {
+		logs = append(logs, e.logs...)
+	}
+	return logs
+}
+
 // passes tells whether an event is wanted.
 func (f *filter) passes(e *event) bool {
 	return f.events.has(strings.ToUpper(e.name)) && f.passesWhere(e.where) && f.passesAddresses(e.addresses) && f.passesPorts(e.ports)

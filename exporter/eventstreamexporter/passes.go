@@ -28,7 +28,7 @@ type passWatcher struct {
 	skipped uint64
 }
 
-// pass is MetricsData in parts of about batchSize.
+// pass is MetricsData in parts of batchSize, or of one resource.
 type pass struct {
 	parts   [][]byte
 	skipped uint64

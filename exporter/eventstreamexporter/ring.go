@@ -70,7 +70,7 @@ type reading struct {
 	finished bool
 }
 
-// read returns the events after a number, at most as many as into has room for.
+// read returns the events after a number, at most as many as into has room for and batchSize bytes.
 func (r *ring) read(after uint64, into []*event) reading {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -81,8 +81,12 @@ func (r *ring) read(after uint64, into []*event) reading {
 		r.lost += out.lost
 		from = r.first
 	}
-	for ; from < r.next && len(into) < cap(into); from++ {
-		into = append(into, r.events[from%uint64(len(r.events))])
+	for size := 0; from < r.next && len(into) < cap(into); from++ {
+		e := r.events[from%uint64(len(r.events))]
+		if size += len(e.logs); size > batchSize && len(into) > 0 {
+			break
+		}
+		into = append(into, e)
 	}
 	out.events, out.position = into, from-1
 	return out

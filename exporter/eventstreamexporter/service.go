@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	// batchEvents is the most events that a watcher reads at once, batchSize about the most bytes in a response:
-	// with one more record less than the 4 MiB that a client takes by default.
+	// batchEvents is the most events that a watcher reads at once, batchSize the most bytes unless a single one has more. For
+	// a message beyond 32 KiB gRPC takes a buffer of 1 MiB (mem.DefaultBufferPool), and each watcher holds some of them.
 	batchEvents = 256
-	batchSize   = 1 << 20
+	batchSize   = 30 << 10
 )
 
 // service answers those who ask.
@@ -82,22 +82,7 @@ func (s *service) Watch(req *eventstreamv1.WatchRequest, to grpc.ServerStreaming
 			}
 			continue
 		}
-		response := &eventstreamv1.WatchResponse{Lost: r.lost}
-		n := uint64(len(r.events))
-		for i, e := range r.events {
-			if !f.passes(e) {
-				continue
-			}
-			if len(response.Logs) > batchSize {
-				response.Position = s.position(at - n + uint64(i))
-				if err := to.Send(response); err != nil {
-					return err
-				}
-				response = &eventstreamv1.WatchResponse{}
-			}
-			// LogsData one after another are LogsData.
-			response.Logs = append(response.Logs, e.logs...)
-		}
+		response := &eventstreamv1.WatchResponse{Lost: r.lost, Logs: f.logs(r.events)}
 		// Of events that the filter holds back the client hears now and then, so that it can go on from there.
 		if len(response.Logs) == 0 && response.Lost == 0 && at-told < uint64(s.cfg.BufferEvents)/4 {
 			continue
@@ -165,7 +150,7 @@ func (s *service) ListEntities(req *eventstreamv1.ListEntitiesRequest, to grpc.S
 			if !f.passesWhere(state.where) {
 				continue
 			}
-			if len(response.Logs) > batchSize {
+			if len(response.Logs)+len(state.logs) > batchSize && len(response.Logs) > 0 {
 				if err := to.Send(response); err != nil {
 					return err
 				}

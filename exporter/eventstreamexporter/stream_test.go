@@ -5,6 +5,7 @@ package eventstreamexporter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -14,7 +15,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/component/componenttest"
-	"go.opentelemetry.io/collector/config/confignet"
 	"go.opentelemetry.io/collector/exporter"
 	"go.opentelemetry.io/collector/exporter/exportertest"
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -46,7 +46,7 @@ func serve(t testing.TB, change func(*Config)) *server {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s")
 	cfg := createDefaultConfig().(*Config)
-	cfg.ServerConfig.NetAddr.Transport, cfg.ServerConfig.NetAddr.Endpoint = confignet.TransportTypeUnix, socket
+	cfg.ServerConfig.NetAddr.Transport, cfg.ServerConfig.NetAddr.Endpoint = "unix", socket
 	if change != nil {
 		change(cfg)
 	}
@@ -235,7 +235,7 @@ func TestRefusals(t *testing.T) {
 		require.NoError(t, err)
 		_, err = w.Recv()
 		assert.Equal(t, codes.InvalidArgument, status.Code(err))
-		assert.ErrorContains(t, err, value)
+		require.ErrorContains(t, err, value)
 	}
 	s.watch(t, &eventstreamv1.WatchRequest{})
 	w, err := s.Watch(t.Context(), &eventstreamv1.WatchRequest{})
@@ -255,7 +255,10 @@ func TestShutdown(t *testing.T) {
 	require.NoError(t, err)
 	s.publish(t, 0, 5)
 	done := make(chan struct{})
-	go func() { s.shutdown(t); close(done) }()
+	go func() {
+		defer close(done)
+		assert.NoError(t, errors.Join(s.logs.Shutdown(context.Background()), s.metrics.Shutdown(context.Background())))
+	}()
 	bodies, _, _ := receive(t, w, 5)
 	assert.Len(t, bodies, 5)
 	_, err = w.Recv()
@@ -270,7 +273,7 @@ func TestEndpointInUse(t *testing.T) {
 	s := serve(t, nil)
 	second, err := (&shared{streams: map[*Config]*stream{}}).createLogs(t.Context(), exportertest.NewNopSettings(metadata.Type), s.stream.cfg)
 	require.NoError(t, err)
-	assert.ErrorContains(t, second.Start(t.Context(), componenttest.NewNopHost()), "address already in use")
+	require.ErrorContains(t, second.Start(t.Context(), componenttest.NewNopHost()), "address already in use")
 	require.NoError(t, second.Shutdown(t.Context()))
 }
 

@@ -200,6 +200,8 @@ func (p *Process) Signal(t testing.TB, s os.Signal) {
 type Agent struct {
 	*Process
 	Metrics, Self string // URLs: the documented endpoint and the one about the agent itself
+	Stream        string // address of the event stream, for agents of Start
+	killed        bool
 }
 
 // Start runs the agent on free ports and returns once it has served a collection pass. files are configurations that are
@@ -211,7 +213,9 @@ func Start(t testing.TB, files ...string) *Agent {
 	for _, file := range files {
 		args = append(args, "--config", file)
 	}
-	return StartWith(t, nil, ports[0], ports[1], args...)
+	a := StartWith(t, nil, ports[0], ports[1], args...)
+	a.Stream = Loopback(ports[3])
+	return a
 }
 
 // Ports is how many PortsConfig needs.
@@ -253,10 +257,21 @@ func StartWith(t testing.TB, change func(*exec.Cmd), metricsPort, selfPort int, 
 // Stop ends the agent as an operator does. It is safe more than once.
 func (a *Agent) Stop(t testing.TB) {
 	t.Helper()
+	if a.killed {
+		return
+	}
 	if !a.Ended() {
 		a.Signal(t, syscall.SIGTERM)
 	}
 	assert.Zero(t, a.ExitCode(t), "exit code after SIGTERM")
+}
+
+// Kill ends the agent as a fault does.
+func (a *Agent) Kill(t testing.TB) {
+	t.Helper()
+	a.Signal(t, syscall.SIGKILL)
+	<-a.done
+	a.killed = true
 }
 
 // WriteFile writes a file into a directory of the test's and returns its path.

@@ -15,13 +15,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
+
+	"github.com/netexporter/netexporter/internal/kubeapi"
 )
 
 // apiConfig returns how to reach the API server, nil if it shall not be asked.
@@ -30,9 +30,7 @@ func apiConfig(cfg *Config) (*rest.Config, error) {
 	case authNone:
 		return nil, nil
 	case authKubeConfig:
-		loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
-			clientcmd.NewDefaultClientConfigLoadingRules(), &clientcmd.ConfigOverrides{CurrentContext: cfg.Context})
-		api, err := loader.ClientConfig()
+		api, err := kubeapi.KubeConfig("", cfg.Context)
 		if err != nil {
 			return nil, fmt.Errorf("auth_type %s: %w", cfg.AuthType, err)
 		}
@@ -46,26 +44,6 @@ func apiConfig(cfg *Config) (*rest.Config, error) {
 		return nil, fmt.Errorf("auth_type %s: %w", cfg.AuthType, err)
 	}
 	return api, nil
-}
-
-// newClient returns a client that knows pods and nothing else: all kinds that there are would cost megabytes.
-func newClient(api *rest.Config) (rest.Interface, error) {
-	scheme := runtime.NewScheme()
-	if err := corev1.AddToScheme(scheme); err != nil {
-		return nil, err
-	}
-	api = rest.CopyConfig(api)
-	api.APIPath = "/api"
-	api.GroupVersion = &corev1.SchemeGroupVersion
-	api.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	api.ContentType = runtime.ContentTypeProtobuf
-	api.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
-	api.WarningHandlerWithContext = rest.NoWarnings{}
-	client, err := rest.RESTClientFor(api)
-	if err != nil {
-		return nil, fmt.Errorf("client of the API server: %w", err)
-	}
-	return client, nil
 }
 
 // contact is what is known of the connection to the API server.

@@ -37,6 +37,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/netexporter/netexporter/internal/kubeapi"
 	"github.com/netexporter/netexporter/processor/k8spodprocessor/internal/metadatatest"
 )
 
@@ -83,7 +84,7 @@ func newAPIServer(t testing.TB) *apiServer {
 	etcd := s.command("etcd.log", find("etcd", "cluster/usr/bin"), "--data-dir", s.path("etcd"), "--unsafe-no-fsync",
 		"--listen-client-urls", s.etcd, "--advertise-client-urls", s.etcd, "--listen-peer-urls", "http://127.0.0.1:"+freePort(t))
 	t.Cleanup(func() { s.kill(etcd) })
-	s.admin, err = newClient(&rest.Config{
+	s.admin, err = kubeapi.NewClient(&rest.Config{
 		Host: "https://127.0.0.1:" + s.port, BearerToken: "admin", TLSClientConfig: rest.TLSClientConfig{Insecure: true}, QPS: -1,
 	})
 	require.NoError(t, err)

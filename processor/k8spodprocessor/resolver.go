@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/zap"
 
+	"github.com/netexporter/netexporter/internal/kubeapi"
 	"github.com/netexporter/netexporter/processor/k8spodprocessor/internal/metadata"
 )
 
@@ -109,7 +110,7 @@ func (p *pods) start(ctx context.Context) (node string, err error) {
 		p.node, p.users = node, 1
 		return node, nil
 	}
-	client, err := newClient(api)
+	client, err := kubeapi.NewClient(api)
 	if err != nil {
 		return "", err
 	}

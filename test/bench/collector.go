@@ -72,6 +72,7 @@ func measureCollector(namespaces int) (c collector, err error) {
 	var log bytes.Buffer
 	cmd := exec.Command(program, "--config", config,
 		"--set", "exporters::prometheus::endpoint="+ports[0],
+		"--set", "exporters::eventstream::endpoint=127.0.0.1:0",
 		"--set", "extensions::health_check::endpoint="+ports[1],
 		"--set", "service::telemetry::metrics::readers="+reader(ports[2]))
 	cmd.Stderr = &log

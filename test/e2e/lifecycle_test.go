@@ -32,9 +32,9 @@ func TestShippedConfigurationIsValid(t *testing.T) {
 
 // What is shipped runs as it is: the documented ports.
 func TestShippedPorts(t *testing.T) {
-	for _, port := range []int{9102, 8888, 13133} {
+	for _, port := range []int{9102, 8888, 13133, 19102} {
 		if !agenttest.IsFree(port) {
-			t.Skipf("needs the ports 9102, 8888 and 13133 of loopback; somebody listens on %d", port)
+			t.Skipf("needs the ports 9102, 8888, 13133 and 19102 of loopback; somebody listens on %d", port)
 		}
 	}
 	a := startWith(t, nil, 9102, 8888, "--config", agenttest.ShippedConfig)
@@ -45,6 +45,8 @@ func TestShippedPorts(t *testing.T) {
 	}
 	_, err := agenttest.Get("http://" + agenttest.Loopback(13133))
 	assert.NoError(t, err, "the health check")
+	list := agenttest.Run(t, nil, agenttest.Program(t, "inspector"), "list", "probe")
+	assert.Zero(t, list.ExitCode(t), "the event stream, which inspector finds by itself")
 }
 
 // Without root the agent says what it lacks, in a sentence.
