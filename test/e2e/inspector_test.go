@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -42,6 +43,38 @@ func TestBTFDiscover(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Where there is none it fails, and says what to install, and why a file does not serve.
+func TestBTFDiscoverNothing(t *testing.T) {
+	agenttest.RequireRoot(t)
+	if _, err := os.Stat(filepath.Dir(kernelBTF)); err != nil {
+		t.Skipf("the kernel has no BTF to hide: %v", err)
+	}
+	unshare, root := agenttest.SystemProgram(t, "unshare"), t.TempDir()
+	boot := filepath.Join(root, "boot")
+	require.NoError(t, os.Mkdir(boot, 0o755))
+	own, err := os.ReadFile(kernelBTF)
+	require.NoError(t, err)
+	discover := func() *agenttest.Process {
+		return agenttest.Run(t, nil, unshare, "--mount", "sh", "-c", `mount -t tmpfs none "$1" && exec "$2" btf discover --root "$3"`, "-",
+			filepath.Dir(kernelBTF), agenttest.Program(t, "inspector"), root)
+	}
+
+	file := filepath.Join(boot, "vmlinux")
+	require.NoError(t, os.WriteFile(file, []byte("\x1f\x8b\x08\x00 a compressed kernel"), 0o644))
+	p := discover()
+	assert.Equal(t, 1, p.ExitCode(t))
+	assert.Empty(t, p.Stdout.String())
+	for _, want := range []string{"CONFIG_DEBUG_INFO_BTF", "/boot/vmlinux-", file + " is neither raw BTF nor an uncompressed vmlinux"} {
+		assert.Contains(t, p.Stderr.String(), want)
+	}
+
+	require.NoError(t, os.WriteFile(file, own, 0o644))
+	p = discover()
+	assert.Zero(t, p.ExitCode(t))
+	assert.Equal(t, file+"\n", p.Stdout.String())
+	assert.Contains(t, p.Stderr.String(), "the functions that the file describes are the kernel's")
 }
 
 func TestBTFDiscoverJSON(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -93,8 +94,9 @@ var (
 	nodeLabel   = regexp.MustCompile(`node="[^"]*"`)
 )
 
-// watchCounters scrapes until it is stopped, and notes each counter that has gone back. The label node may change.
-func (a *agent) watchCounters() (stop func() (fallen []string)) {
+// watchCounters scrapes until it is stopped, and notes each counter of the node or of some namespaces that has gone back.
+// The label node may change. Those of other namespaces may fall: an interface that is deleted takes its bytes along.
+func (a *agent) watchCounters(of ...*nettest.Namespace) (stop func() (fallen []string)) {
 	var (
 		fallen  []string
 		watcher sync.WaitGroup
@@ -113,6 +115,10 @@ func (a *agent) watchCounters() (stop func() (fallen []string)) {
 			}
 			m := sampleLine.FindStringSubmatch(line)
 			if m == nil || !counters[m[1]] {
+				continue
+			}
+			isOf := func(n *nettest.Namespace) bool { return strings.Contains(m[2], `pod="`+n.Name+`"`) }
+			if strings.Contains(m[2], "pod=") && !slices.ContainsFunc(of, isOf) {
 				continue
 			}
 			key := m[1] + "{" + nodeLabel.ReplaceAllString(m[2], "") + "}"
@@ -186,7 +192,7 @@ receivers:
 	host := hostName(t)
 	p := nettest.New(t)
 	resetsMade := steadyResets(t, p)
-	fallen := a.watchCounters()
+	fallen := a.watchCounters(p.A, p.B)
 
 	accepted, refused := 0, 0
 	for _, tt := range []struct {
