@@ -200,6 +200,8 @@ func (p *Process) Signal(t testing.TB, s os.Signal) {
 type Agent struct {
 	*Process
 	Metrics, Self string // URLs: the documented endpoint and the one about the agent itself
+
+	killed bool
 }
 
 // Start runs the agent on free ports and returns once it has served a collection pass. files are configurations that are
@@ -256,7 +258,19 @@ func (a *Agent) Stop(t testing.TB) {
 	if !a.Ended() {
 		a.Signal(t, syscall.SIGTERM)
 	}
-	assert.Zero(t, a.ExitCode(t), "exit code after SIGTERM")
+	if code := a.ExitCode(t); !a.killed {
+		assert.Zero(t, code, "exit code after SIGTERM")
+	}
+}
+
+// Kill ends the agent at once.
+func (a *Agent) Kill(t testing.TB) {
+	t.Helper()
+	a.killed = true
+	if !a.Ended() {
+		a.Signal(t, syscall.SIGKILL)
+	}
+	a.Stop(t)
 }
 
 // WriteFile writes a file into a directory of the test's and returns its path.
