@@ -164,6 +164,14 @@ lint: $(LINT) ## Check style and common mistakes of Go and C, and that go.mod is
 		echo 'NOT CHECKED: the format of C, for want of clang-format.' >&2; \
 	fi
 
+	@if command -v npm >/dev/null; then \
+		$(call say,dashboards against the types that Grafana publishes); \
+		npm --prefix internal/tools/grafana ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null; \
+		node internal/tools/grafana/check.mjs deploy/grafana/dashboards/*.json; \
+	else \
+		echo 'NOT CHECKED: dashboards against the types that Grafana publishes, for want of npm.' >&2; \
+	fi
+
 .PHONY: fmt
 fmt: $(LINT) ## Format Go and C
 	@'$(LINT)'/golangci-lint fmt
@@ -254,9 +262,7 @@ clean: ## Remove what was built in the tree
 KUBE_VERSION = $(shell sed -nE 's|^.*k8s.io/kubernetes (v[^ ]*).*|\1|p' internal/tools/kubernetes/go.mod)
 $(KUBERNETES): LDFLAGS = $(foreach v,gitVersion=$(KUBE_VERSION) gitMajor=1 gitMinor=$(word 2,$(subst ., ,$(KUBE_VERSION))),-X k8s.io/component-base/version.$(v))
 
-$(CODEGEN) $(LINT) $(OCB) $(IMAGE_TOOL) $(DEPLOY) $(KUBERNETES) $(LOKI):
-
-$(CODEGEN) $(LINT) $(OCB) $(PACKAGING):
+$(CODEGEN) $(LINT) $(OCB) $(IMAGE_TOOL) $(DEPLOY) $(KUBERNETES) $(LOKI) $(PACKAGING):
 	@$(call say,build the tools of internal/tools/$(firstword $(subst -, ,$(@F))))
 	@mkdir -p '$(TOOLS)'
 	@rm -rf '$@.new'
