@@ -201,7 +201,7 @@ test: build ## Run every test that this machine can run; as root those on the re
 	{ \
 		status=0; \
 		$(GO_TEST) $$(go list ./... | grep -v '/netexporter/test/') || status=1; \
-		$(if $(END_TO_END),$(GO_TEST) -p 1 $(END_TO_END) || status=1;) \
+		$(if $(END_TO_END),$(GO_TEST) -timeout 30m -p 1 $(END_TO_END) || status=1;) \
 		exit $$status; \
 	} | bin/testsummary
 

@@ -127,13 +127,20 @@ func target(t *testing.T, all map[string]dashboard, link string) (*panel, *url.U
 	return p, u
 }
 
-var metricName = regexp.MustCompile(`\b(?:[a-z_]+:)?(?:inspector|otelcol|kernellatency)_\w+|\bup\b|\bALERTS\b`)
+var metricName = regexp.MustCompile(`\b\w+:\w+:\w+\b|\b(?:inspector|otelcol|kernellatency)_\w+|\bup\b|\bALERTS\b`)
 
-// metrics are the names that a query asks for; recorded ones and parts of histograms by what they are made of.
-func metrics(expr string) (names []string) {
+// metrics are the names that a query asks for, without what makes a part of a histogram of them; recorded ones are those that they are
+// made of.
+func metrics(t *testing.T, expr string) (names []string) {
+	t.Helper()
 	for _, name := range metricName.FindAllString(expr, -1) {
-		if _, after, recorded := strings.Cut(name, ":"); recorded {
-			name = after
+		if strings.Contains(name, ":") {
+			all := rules(t)
+			i := slices.IndexFunc(all, func(r rule) bool { return r.Record == name })
+			if assert.GreaterOrEqual(t, i, 0, "no rule records %s", name) {
+				names = append(names, metrics(t, all[i].Expr)...)
+			}
+			continue
 		}
 		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
 			name = strings.TrimSuffix(name, suffix)
@@ -182,6 +189,43 @@ func TestPromtool(t *testing.T) {
 	}
 }
 
+// The configuration for Kubernetes finds the pods of the chart. Debian's Prometheus is built without Kubernetes, so it checks
+// the rest of it.
+func TestKubernetesConfiguration(t *testing.T) {
+	promtool := agenttest.SystemProgram(t, "promtool")
+	dir := filepath.Join(deployed, "prometheus")
+	text, err := os.ReadFile(filepath.Join(dir, "kubernetes.yml"))
+	require.NoError(t, err)
+	var config struct {
+		Global    map[string]any
+		Scrapes   []map[string]any `yaml:"scrape_configs"`
+		RuleFiles []string         `yaml:"rule_files"`
+	}
+	require.NoError(t, yaml.Unmarshal(text, &config))
+	var chart strings.Builder
+	for _, name := range []string{"_helpers.tpl", "daemonset.yaml"} {
+		template, err := os.ReadFile(filepath.Join(deployed, "kubernetes/chart/templates", name))
+		require.NoError(t, err)
+		chart.Write(template)
+	}
+	for _, scrape := range config.Scrapes {
+		discovery, err := yaml.Marshal(scrape["kubernetes_sd_configs"])
+		require.NoError(t, err)
+		assert.Contains(t, string(discovery), "app.kubernetes.io/name=netexporter")
+		assert.Contains(t, chart.String(), "app.kubernetes.io/name: netexporter")
+		relabel, err := yaml.Marshal(scrape["relabel_configs"])
+		require.NoError(t, err)
+		port := regexp.MustCompile(`regex: (\w+)`).FindStringSubmatch(string(relabel))
+		require.NotNil(t, port)
+		assert.Regexp(t, `\bname: `+port[1]+`\b`, chart.String())
+		delete(scrape, "kubernetes_sd_configs")
+	}
+	rest, err := yaml.Marshal(map[string]any{"global": config.Global, "scrape_configs": config.Scrapes})
+	require.NoError(t, err)
+	out, err := exec.Command(promtool, "check", "config", agenttest.WriteFile(t, "prometheus.yml", string(rest))).CombinedOutput()
+	assert.NoError(t, err, "%s", out)
+}
+
 // Every alert has a test, a panel that asks for the same metrics, and a section that says what to do, which names it.
 func TestAlertsLeadSomewhere(t *testing.T) {
 	all, sections := dashboards(t), sections(t)
@@ -196,9 +240,9 @@ func TestAlertsLeadSomewhere(t *testing.T) {
 		p, _ := target(t, all, link)
 		var shown []string
 		for _, q := range p.Targets {
-			shown = append(shown, metrics(q.Expr)...)
+			shown = append(shown, metrics(t, q.Expr)...)
 		}
-		asked := metrics(r.Expr)
+		asked := metrics(t, r.Expr)
 		assert.True(t, slices.ContainsFunc(asked, func(name string) bool { return slices.Contains(shown, name) }),
 			"%s asks for %s, and panel %q shows %s", r.Alert, asked, p.Title, shown)
 		anchor, _ := strings.CutPrefix(r.Annotations["runbook_url"], runbook)
@@ -224,8 +268,8 @@ func TestPanels(t *testing.T) {
 			}
 			assert.NotEmpty(t, p.FieldConfig.Defaults.Unit, at)
 			for _, q := range p.Targets {
-				assert.NotEmpty(t, metrics(q.Expr), at)
-				for _, name := range metrics(q.Expr) {
+				assert.NotEmpty(t, metrics(t, q.Expr), at)
+				for _, name := range metrics(t, q.Expr) {
 					assert.Contains(t, known, name, at)
 				}
 				if p.Type == "timeseries" && strings.Contains(q.Expr, "$pod") {
@@ -235,13 +279,13 @@ func TestPanels(t *testing.T) {
 		}
 	}
 	for _, r := range rules(t) {
-		for _, name := range metrics(r.Expr) {
+		for _, name := range metrics(t, r.Expr) {
 			assert.Contains(t, known, name, r.Alert+r.Record)
 		}
 	}
 }
 
-// knownMetrics are those that the generated documents list, the collector's own that dashboards use, and recorded ones.
+// knownMetrics are those that the generated documents list, the collector's own that dashboards use.
 func knownMetrics(t *testing.T) map[string]bool {
 	t.Helper()
 	known := map[string]bool{"up": true, "ALERTS": true}
@@ -257,11 +301,6 @@ func knownMetrics(t *testing.T) map[string]bool {
 		"exporter_queue_capacity", "receiver_refused_metric_points", "receiver_refused_log_records", "process_cpu_seconds", "process_memory_rss",
 	} {
 		known["otelcol_"+name] = true
-	}
-	for _, r := range rules(t) {
-		if _, after, recorded := strings.Cut(r.Record, ":"); recorded {
-			known[after[:strings.Index(after, ":")]] = true
-		}
 	}
 	return known
 }

@@ -78,13 +78,15 @@ type actors struct {
 
 // testPods has the troubles of all pods happen until their alerts fire.
 func testPods(t *testing.T, agent *agenttest.Agent, server *agenttest.Prometheus, all []actors) {
-	agenttest.Wait(t, "every namespace to be scraped twice", func() bool {
-		return len(server.Query(t, `count_over_time(inspector_pod_tcpoutrsts{namespace="netns"}[5m]) > 1`)) >= 2*len(all)
-	})
+	start := time.Now()
+	for scraped := 0; scraped < 2*len(all); time.Sleep(interval / 5) {
+		require.Less(t, time.Since(start), patience, "only %d of %d namespaces have been scraped twice", scraped, 2*len(all))
+		scraped = len(server.Query(t, `count_over_time(inspector_pod_tcpoutrsts{namespace="netns"}[5m]) > 1`))
+	}
 	for i := range all {
 		all[i].happen = all[i].begin(t, all[i].Pair)
 	}
-	start := time.Now()
+	start = time.Now()
 	for round := 0; ; round++ {
 		missing := ""
 		for _, a := range all {
