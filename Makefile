@@ -24,6 +24,7 @@ IMAGE_TOOL := $(call tools,image)
 DEPLOY := $(call tools,deploy)
 KUBERNETES := $(call tools,kubernetes)
 LOKI := $(call tools,loki)
+PACKAGING := $(call tools,packaging)
 
 # No C compiler, no paths of the machine in the binary, and no stamp of git, which refuses to
 # answer root about a clone that belongs to somebody else.
@@ -64,6 +65,44 @@ image: $(IMAGE_TOOL) ## Build bin/image.tar, the container image as an OCI archi
 	@'$(IMAGE_TOOL)'/image -tag $(IMAGE) -run '/bin/netexporter --config /etc/netexporter/config.yaml' \
 		-config distribution/config/standalone.yaml -o bin/image.tar \
 		$(foreach arch,$(IMAGE_ARCHS),$(arch)=bin/image/$(arch))
+
+##### Packages
+
+# The version is the distribution's. Files have the time of the commit, so that the same source makes the same packages.
+VERSION = $(shell sed -n 's/^  version: //p' builder-config.yaml)
+ARCH ?= $(shell go env GOARCH)
+ARCHES := amd64 arm64
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+export SOURCE_DATE_EPOCH
+
+.PHONY: package
+package: $(PACKAGING) ## Make .deb and .rpm for ARCH (this machine's) in dist
+	@$(call say,build for $(ARCH))
+	@mkdir -p dist/bin/$(ARCH)
+	@rm -f dist/SHA256SUMS
+	@CGO_ENABLED=0 GOARCH=$(ARCH) go build -C distribution $(BUILD_FLAGS) -o ../dist/bin/$(ARCH)/netexporter .
+	@CGO_ENABLED=0 GOARCH=$(ARCH) go build $(BUILD_FLAGS) -o dist/bin/$(ARCH)/inspector ./cmd/inspector
+	@for format in deb rpm; do \
+		$(call say,package for $(ARCH)); \
+		VERSION='$(VERSION)' ARCH='$(ARCH)' BIN='dist/bin/$(ARCH)' \
+			'$(PACKAGING)'/nfpm package --config deploy/packaging/nfpm.yaml --packager $$format --target dist >/dev/null; \
+	done
+
+# The SBOM is read out of the binaries: what is really in them.
+.PHONY: release
+release: $(PACKAGING) ## Make packages for all architectures in dist, with an SBOM of each program and checksums of all
+	@rm -rf dist
+	@$(foreach arch,$(ARCHES),$(MAKE) package ARCH=$(arch);)
+	@$(call say,SBOM and checksums)
+	@for arch in $(ARCHES); do for program in netexporter inspector; do \
+		'$(PACKAGING)'/cyclonedx-gomod bin -json -noserial -version 'v$(VERSION)' \
+			-output dist/$${program}_$(VERSION)_$$arch.cdx.json dist/bin/$$arch/$$program; \
+	done; done
+	@cd dist && sha256sum bin/*/* *.deb *.rpm *.cdx.json >SHA256SUMS
+
+.PHONY: test-package
+test-package: package ## Install the packages into a directory of their own and run what is in them
+	@go test -count=1 -v ./test/packaging
 
 ##### Generated files
 
@@ -125,6 +164,14 @@ lint: $(LINT) ## Check style and common mistakes of Go and C, and that go.mod is
 		echo 'NOT CHECKED: the format of C, for want of clang-format.' >&2; \
 	fi
 
+	@if command -v npm >/dev/null; then \
+		$(call say,dashboards against the types that Grafana publishes); \
+		npm --prefix internal/tools/grafana ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null; \
+		node internal/tools/grafana/check.mjs deploy/grafana/dashboards/*.json; \
+	else \
+		echo 'NOT CHECKED: dashboards against the types that Grafana publishes, for want of npm.' >&2; \
+	fi
+
 .PHONY: fmt
 fmt: $(LINT) ## Format Go and C
 	@'$(LINT)'/golangci-lint fmt
@@ -154,7 +201,7 @@ test: build ## Run every test that this machine can run; as root those on the re
 	{ \
 		status=0; \
 		$(GO_TEST) $$(go list ./... | grep -v '/netexporter/test/') || status=1; \
-		$(if $(END_TO_END),$(GO_TEST) -p 1 $(END_TO_END) || status=1;) \
+		$(if $(END_TO_END),$(GO_TEST) -timeout 30m -p 1 $(END_TO_END) || status=1;) \
 		exit $$status; \
 	} | bin/testsummary
 
@@ -184,6 +231,10 @@ golden: ## Write the expected files of golden tests anew and show what changed
 	go test -count=1 -run Golden $$dirs
 	@git --no-pager diff --stat
 
+.PHONY: scenarios
+scenarios: build ## Bring every documented trouble about, and write what was seen into docs/troubleshooting.md and docs/pictures (root)
+	@go test -count=1 -timeout 30m ./test/scenarios -run TestTroubles -v -args -write
+
 .PHONY: bench
 bench: build ## Measure what the agent costs, and write docs/benchmarks.md and docs/overhead.md (root, some minutes)
 	@go run ./test/bench
@@ -203,7 +254,7 @@ btf-corpus: ## Reduce the BTF of the kernels of test/vm to what the BPF objects 
 
 .PHONY: clean
 clean: ## Remove what was built in the tree
-	@rm -rf bin
+	@rm -rf bin dist
 
 ##### Tools
 
@@ -211,7 +262,7 @@ clean: ## Remove what was built in the tree
 KUBE_VERSION = $(shell sed -nE 's|^.*k8s.io/kubernetes (v[^ ]*).*|\1|p' internal/tools/kubernetes/go.mod)
 $(KUBERNETES): LDFLAGS = $(foreach v,gitVersion=$(KUBE_VERSION) gitMajor=1 gitMinor=$(word 2,$(subst ., ,$(KUBE_VERSION))),-X k8s.io/component-base/version.$(v))
 
-$(CODEGEN) $(LINT) $(OCB) $(IMAGE_TOOL) $(DEPLOY) $(KUBERNETES) $(LOKI):
+$(CODEGEN) $(LINT) $(OCB) $(IMAGE_TOOL) $(DEPLOY) $(KUBERNETES) $(LOKI) $(PACKAGING):
 	@$(call say,build the tools of internal/tools/$(firstword $(subst -, ,$(@F))))
 	@mkdir -p '$(TOOLS)'
 	@rm -rf '$@.new'

@@ -94,3 +94,19 @@ func (p *Prometheus) query(t testing.TB, endpoint string, values url.Values) []S
 	}
 	return series
 }
+
+// Alert is an alert that is pending or fires.
+type Alert struct {
+	State               string
+	Labels, Annotations map[string]string
+}
+
+// Alerts returns those that are active now.
+func (p *Prometheus) Alerts(t testing.TB) []Alert {
+	t.Helper()
+	text, err := Get(p.URL + "/api/v1/alerts")
+	require.NoError(t, err)
+	var answer struct{ Data struct{ Alerts []Alert } }
+	require.NoError(t, json.Unmarshal([]byte(text), &answer), text)
+	return answer.Data.Alerts
+}
