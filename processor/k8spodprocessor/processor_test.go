@@ -271,6 +271,25 @@ func TestEventOfPod(t *testing.T) {
 	}
 }
 
+// The state of a namespace is labelled as its events are, and stays without a line.
+func TestEntityOfPod(t *testing.T) {
+	ld := plog.NewLogs()
+	rl := ld.ResourceLogs().AppendEmpty()
+	require.NoError(t, rl.Resource().Attributes().FromRaw(map[string]any{"network.netns.inode": 1, "k8s.pod.uid": "243fd2b0"}))
+	sl := rl.ScopeLogs().AppendEmpty()
+	sl.Scope().SetName(receiverScope)
+	state := sl.LogRecords().AppendEmpty()
+	state.SetEventName("entity.state")
+	state.Attributes().PutStr("entity.type", "network.namespace")
+	_, err := started(t, onePod{uid: "243fd2b0", pod: testPod(t)}, Config{}).processLogs(t.Context(), ld)
+	require.NoError(t, err)
+	res := rl.Resource().Attributes()
+	assert.Equal(t, "elastic-operator-0", text(res, labelPod))
+	assert.Equal(t, "10.1.0.5", text(res, "k8s.pod.ip"))
+	assert.Empty(t, state.Body().AsString())
+	assert.Equal(t, 1, state.Attributes().Len())
+}
+
 func TestGoldenMetrics(t *testing.T) {
 	input, err := golden.ReadMetrics(filepath.Join("testdata", "golden", "metrics_input.yaml"))
 	require.NoError(t, err)
