@@ -167,7 +167,7 @@ func (s *apiServer) stop() {
 
 func (s *apiServer) eventually(done func() bool, what string) {
 	s.t.Helper()
-	if !assert.Eventually(s.t, done, time.Minute, 20*time.Millisecond, what) {
+	if !assert.Eventually(s.t, done, 2*time.Minute, 20*time.Millisecond, what) {
 		for _, log := range []string{"etcd.log", "apiserver.log"} {
 			data, _ := os.ReadFile(s.path(log))
 			s.t.Logf("%s: %s", log, data[max(0, len(data)-2000):])
