@@ -23,6 +23,7 @@ OCB := $(call tools,ocb)
 IMAGE_TOOL := $(call tools,image)
 DEPLOY := $(call tools,deploy)
 KUBERNETES := $(call tools,kubernetes)
+ETCD := $(call tools,etcd)
 LOKI := $(call tools,loki)
 
 # No C compiler, no paths of the machine in the binary, and no stamp of git, which refuses to
@@ -163,9 +164,9 @@ test-vm: ## Run the kernel tests in a virtual machine: make test-vm KERNEL=6.1
 	@test/vm/run $(KERNEL)
 
 .PHONY: test-cluster
-test-cluster: $(IMAGE_TOOL) $(KUBERNETES) $(DEPLOY) ## Run the image, as deploy/kubernetes has it, in a Kubernetes cluster of two nodes on this machine (root)
+test-cluster: $(IMAGE_TOOL) $(KUBERNETES) $(ETCD) $(DEPLOY) ## Run the image, as deploy/kubernetes has it, in a Kubernetes cluster of two nodes on this machine (root)
 	@$(MAKE) image IMAGE_ARCHS=$$(go env GOARCH)
-	@KUBERNETES='$(KUBERNETES)' DEPLOY='$(DEPLOY)' IMAGE_TOOL='$(IMAGE_TOOL)' test/cluster/run $(ARGS)
+	@PATH='$(KUBERNETES):$(DEPLOY):$(IMAGE_TOOL)':$$PATH ETCD='$(ETCD)/server' test/cluster/run $(ARGS)
 
 .PHONY: fuzz
 fuzz: ## Fuzz each target for FUZZTIME (30s)
@@ -211,7 +212,7 @@ clean: ## Remove what was built in the tree
 KUBE_VERSION = $(shell sed -nE 's|^.*k8s.io/kubernetes (v[^ ]*).*|\1|p' internal/tools/kubernetes/go.mod)
 $(KUBERNETES): LDFLAGS = $(foreach v,gitVersion=$(KUBE_VERSION) gitMajor=1 gitMinor=$(word 2,$(subst ., ,$(KUBE_VERSION))),-X k8s.io/component-base/version.$(v))
 
-$(CODEGEN) $(LINT) $(OCB) $(IMAGE_TOOL) $(DEPLOY) $(KUBERNETES) $(LOKI):
+$(TOOLS)/%:
 	@$(call say,build the tools of internal/tools/$(firstword $(subst -, ,$(@F))))
 	@mkdir -p '$(TOOLS)'
 	@rm -rf '$@.new'
