@@ -32,7 +32,7 @@ import (
 // toBackEnd are values that send the events to the tests too, which have more of them there than in their lines.
 const toBackEnd = `extraConfig={
 	"exporters": {"otlp_http": {"endpoint": "http://` + backEnd + `"}},
-	"service": {"pipelines": {"logs": {"exporters": ["stdout", "otlp_http"]}}}}`
+	"service": {"pipelines": {"logs": {"exporters": ["stdout", "eventstream", "otlp_http"]}}}}`
 
 func TestCluster(t *testing.T) {
 	c := open(t)
@@ -42,6 +42,7 @@ func TestCluster(t *testing.T) {
 	agents := c.install(t, manifests)
 	s := &suite{c, seen, agents, manifests}
 
+	t.Run("base of kustomize", s.testBase)
 	t.Run("agents report", s.testReports)
 	t.Run("privileges", s.testPrivileges)
 	t.Run("RBAC", s.testRBAC)
@@ -52,7 +53,9 @@ func TestCluster(t *testing.T) {
 	t.Run("across nodes", s.testAcrossNodes)
 	t.Run("deleted before its reset", s.testDeleted)
 	t.Run("same name again", s.testSameName)
+	t.Run("inspector", s.testInspector)
 	t.Run("many pods", s.testChurn)
+	t.Run("changed ConfigMap", s.testReload)
 	t.Run("load on the API server", s.testLoad)
 	t.Run("API server is away", s.testOutage)
 }
@@ -63,6 +66,11 @@ type suite struct {
 	seen      *records
 	agents    map[string]agent
 	manifests []byte
+}
+
+// The API server knows each field of what `kubectl apply -k` would send it.
+func (s *suite) testBase(t *testing.T) {
+	s.apply(t, command(t, "kustomize", "build", filepath.Join(os.Getenv("CLUSTER_DEPLOY"), "base")), true)
 }
 
 func (s *suite) testReports(t *testing.T) {
@@ -77,6 +85,51 @@ func (s *suite) testReports(t *testing.T) {
 		for _, sample := range a.metrics(t, "inspector_pod_tcpoutrsts") {
 			assert.Equal(t, node, sample.labels["node"])
 		}
+	}
+}
+
+// inspector, from outside, of both nodes at once.
+func (s *suite) testInspector(t *testing.T) {
+	const port = portInspector
+	for _, node := range []string{"n1", "n2"} {
+		_, netns := s.create(t, newPod("inspected-"+node, node, loopback(port)...))
+		s.seen.wait(t, node, resetSent, port, isThere)
+		entities := string(command(t, inspector(), "list", "entity", "-e", s.agents[node].Status.PodIP))
+		assert.Regexp(t, `(?m)^.*`+strings.TrimPrefix(netns, "ns")+`.*inspected-`+node, entities)
+	}
+	lines := strings.Split(strings.TrimSpace(string(command(t, inspector(), "watch", "-s", s.agents["n1"].Status.PodIP, "-s", s.agents["n2"].Status.PodIP,
+		"--pod", "inspected-n1,inspected-n2", "--type", resetSent, "--since", "10m", "--count", "8"))), "\n")
+	for _, node := range []string{"n1", "n2"} {
+		assert.True(t, slices.ContainsFunc(lines, func(line string) bool {
+			return strings.Contains(line, "TCPRESET_NOSOCK Namespace=work Pod=inspected-"+node+" Node="+node+" ")
+		}), "%s: %q", node, lines)
+	}
+}
+
+func inspector() string { return filepath.Join(filepath.Dir(os.Getenv("CLUSTER_AGENT")), "inspector") }
+
+// A change of the ConfigMap acts without another pod: here, that labels of pods are labels of metrics.
+func (s *suite) testReload(t *testing.T) {
+	_, netns := s.create(t, newPod("labelled", "n1", loopback(portLabelled)...))
+	s.assertMetrics(t, "n1", workNamespace, "labelled", netns)
+	changed := render(t, "--set", "config.enableEventServer=true", "--set", "config.metricLabelVerbose=true", "--set-json", toBackEnd)
+	s.apply(t, changed, false)
+	wait(t, "the label of the pod among the metrics", func() bool {
+		return slices.ContainsFunc(s.agents["n1"].metrics(t, "inspector_pod_tcpoutrsts"), func(m sample) bool {
+			return m.labels["pod"] == "labelled" && m.labels["k8s_pod_label_app"] == "labelled"
+		})
+	})
+	s.apply(t, s.manifests, false)
+	wait(t, "the metrics without that label", func() bool {
+		return slices.ContainsFunc(s.agents["n1"].metrics(t, "inspector_pod_tcpoutrsts"), func(m sample) bool {
+			return m.labels["pod"] == "labelled" && m.labels["k8s_pod_label_app"] == ""
+		})
+	})
+	for node, a := range s.agents {
+		now, err := s.client.CoreV1().Pods(agentNamespace).Get(t.Context(), a.Name, metav1.GetOptions{})
+		require.NoError(t, err)
+		assert.Equal(t, a.UID, now.UID, node)
+		assert.Zero(t, now.Status.ContainerStatuses[0].RestartCount, node)
 	}
 }
 

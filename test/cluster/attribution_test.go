@@ -34,6 +34,8 @@ const (
 	portSameName
 	portLiving
 	portBorn
+	portInspector
+	portLabelled
 
 	portChurn = 12000
 )
@@ -205,7 +207,7 @@ func (s *suite) testChurn(t *testing.T) {
 			node, name, port := fmt.Sprintf("n%d", 1+i%2), fmt.Sprintf("round-%d", i), portChurn+i
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				pod, netns := s.create(t, newPod(name, node, append([]string{"-once"}, loopback(port)...)...))
+				pod, netns := s.create(t, newPod(name, node, loopback(port)...))
 				mu.Lock()
 				networks[name] = netns
 				mu.Unlock()

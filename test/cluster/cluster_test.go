@@ -102,13 +102,14 @@ func wait(t testing.TB, what string, condition func() bool) {
 // render returns what `helm template` makes of the chart with these flags.
 func render(t *testing.T, flags ...string) []byte {
 	t.Helper()
-	chart := filepath.Join(os.Getenv("CLUSTER_DEPLOY"), "chart")
-	return command(t, "helm", append([]string{"template", "netexporter", chart, "--namespace", agentNamespace}, flags...)...)
+	return command(t, "helm", append([]string{"template", "netexporter", chart(), "--namespace", agentNamespace}, flags...)...)
 }
 
 func command(t *testing.T, name string, args ...string) []byte {
 	t.Helper()
-	cmd := exec.Command(name, args...)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
