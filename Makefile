@@ -23,6 +23,7 @@ OCB := $(call tools,ocb)
 IMAGE_TOOL := $(call tools,image)
 DEPLOY := $(call tools,deploy)
 KUBERNETES := $(call tools,kubernetes)
+ETCD := $(call tools,etcd)
 LOKI := $(call tools,loki)
 PACKAGING := $(call tools,packaging)
 
@@ -107,7 +108,7 @@ test-package: package ## Install the packages into a directory of their own and 
 ##### Generated files
 
 .PHONY: generate
-generate: generate-bpf generate-go generate-ocb ## Write all generated files anew (needs clang 14)
+generate: generate-bpf generate-go generate-ocb generate-deploy ## Write all generated files anew (needs clang 14)
 
 .PHONY: generate-bpf
 generate-bpf: $(CODEGEN)
@@ -130,13 +131,21 @@ generate-ocb: $(OCB)
 	@'$(OCB)'/builder --config builder-config.yaml --skip-compilation
 	@rm distribution/main_others.go
 
+# The base of kustomize is the chart with its defaults.
+.PHONY: generate-deploy
+generate-deploy: $(DEPLOY)
+	@$(call say,generate deploy/kubernetes/base)
+	@{ echo '# Made of the chart by `make generate`. Do not edit.'; \
+		'$(DEPLOY)'/helm template netexporter deploy/kubernetes/chart --namespace netexporter; \
+	} >deploy/kubernetes/base/netexporter.yaml
+
 .PHONY: verify
 verify: ## Prove that all generated files are what `make generate` writes, in a clean clone
 	@if [[ '$(CLANG_FOUND)' == $(CLANG_MAJOR) ]]; then \
 		$(MAKE) generate; \
 	else \
 		echo 'NOT VERIFIED: the BPF objects. They are made with clang $(CLANG_MAJOR); found: $(or $(CLANG_FOUND),none).' >&2; \
-		$(MAKE) generate-go generate-ocb; \
+		$(MAKE) generate-go generate-ocb generate-deploy; \
 	fi
 	@$(call say,verify that nothing changed)
 	@git --no-pager diff --exit-code
@@ -209,10 +218,13 @@ test: build ## Run every test that this machine can run; as root those on the re
 test-vm: ## Run the kernel tests in a virtual machine: make test-vm KERNEL=6.1
 	@test/vm/run $(KERNEL)
 
+.PHONY: cluster-tools
+cluster-tools: $(IMAGE_TOOL) $(KUBERNETES) $(ETCD) $(DEPLOY)
+
 .PHONY: test-cluster
-test-cluster: $(IMAGE_TOOL) $(KUBERNETES) $(DEPLOY) ## Run the image, as deploy/kubernetes has it, in a Kubernetes cluster of two nodes on this machine (root)
+test-cluster: cluster-tools ## Run the image, as deploy/kubernetes has it, in a Kubernetes cluster of two nodes on this machine (root)
 	@$(MAKE) image IMAGE_ARCHS=$$(go env GOARCH)
-	@KUBERNETES='$(KUBERNETES)' DEPLOY='$(DEPLOY)' IMAGE_TOOL='$(IMAGE_TOOL)' test/cluster/run $(ARGS)
+	@PATH='$(KUBERNETES):$(DEPLOY):$(IMAGE_TOOL)':$$PATH ETCD='$(ETCD)/server' test/cluster/run $(ARGS)
 
 .PHONY: fuzz
 fuzz: ## Fuzz each target for FUZZTIME (30s)
@@ -262,7 +274,7 @@ clean: ## Remove what was built in the tree
 KUBE_VERSION = $(shell sed -nE 's|^.*k8s.io/kubernetes (v[^ ]*).*|\1|p' internal/tools/kubernetes/go.mod)
 $(KUBERNETES): LDFLAGS = $(foreach v,gitVersion=$(KUBE_VERSION) gitMajor=1 gitMinor=$(word 2,$(subst ., ,$(KUBE_VERSION))),-X k8s.io/component-base/version.$(v))
 
-$(CODEGEN) $(LINT) $(OCB) $(IMAGE_TOOL) $(DEPLOY) $(KUBERNETES) $(LOKI) $(PACKAGING):
+$(TOOLS)/%:
 	@$(call say,build the tools of internal/tools/$(firstword $(subst -, ,$(@F))))
 	@mkdir -p '$(TOOLS)'
 	@rm -rf '$@.new'

@@ -691,6 +691,19 @@ static __always_inline void add_process_io(struct task_struct *task, struct task
 	bpf_loop(MAX_THREADS, visit_thread, &c, 0);
 }
 
+/* The number of a process as /proc of who reads has it: a node may be in a PID namespace itself (Kubernetes in Docker).
+ * The iterator shows only what that namespace has (init_seq_pidns() of kernel/bpf/task_iter.c). */
+static __always_inline __u32 process_number(struct task_struct *task)
+{
+	struct task_struct *reader = (void *)bpf_get_current_task();
+	__u32 level = BPF_CORE_READ(reader, thread_pid, level), number = 0;
+	__u64 pid = (__u64)BPF_CORE_READ(task, group_leader, thread_pid);
+
+	pid += bpf_core_field_offset(struct pid, numbers) + level * bpf_core_type_size(struct upid);
+	bpf_probe_read_kernel(&number, sizeof(number), (void *)(pid + bpf_core_field_offset(struct upid, nr)));
+	return number;
+}
+
 SEC("iter/task")
 int tasks__iter(struct bpf_iter__task *ctx)
 {
@@ -707,7 +720,7 @@ int tasks__iter(struct bpf_iter__task *ctx)
 		return 0;
 	netns_id(net, &rec.netns);
 	rec.start_ns = task->start_time;
-	rec.tgid = task->tgid;
+	rec.tgid = process_number(task);
 	if (task->pid == task->tgid) {
 		if (count_fds)
 			add_files(task, &rec);

@@ -376,9 +376,19 @@ struct signal_struct {
 	struct task_io_accounting ioac; /* of threads that have ended */
 };
 
+struct upid {
+	int nr;
+};
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+};
+
 struct task_struct {
 	int pid;
 	int tgid;
+	struct pid *thread_pid;
 	struct nsproxy *nsproxy;
 	struct task_struct *group_leader;
 	struct files_struct *files;

@@ -62,13 +62,13 @@ func (c *contact) answered(err error) {
 	defer c.mu.Unlock()
 	if err == nil {
 		if !c.connected {
-			c.logger.Info("The API server answers")
+			c.logger.Info("The API server tells of pods")
 		}
 		c.connected, c.failed, c.last = true, false, time.Now()
 		return
 	}
 	if !c.failed {
-		c.logger.Warn("The API server does not answer: pods that are known stay so, new ones have no more than their name", zap.Error(err))
+		c.logger.Warn("The API server does not tell of pods: those that are known keep their names, new ones have no more than a name", zap.Error(err))
 	}
 	c.connected, c.failed = false, true
 }

@@ -59,18 +59,21 @@ func newAPIServer(t testing.TB) *apiServer {
 	t.Helper()
 	cache, err := os.UserCacheDir()
 	require.NoError(t, err)
-	find := func(name, pattern string) string {
+	find := func(name string, cached ...string) string {
 		if path, err := exec.LookPath(name); err == nil {
 			return path
 		}
-		found, err := filepath.Glob(filepath.Join(cache, "netexporter", pattern, name))
-		require.NoError(t, err)
-		if len(found) == 0 {
-			t.Skipf("no %s: `make test-cluster` builds or fetches it", name)
+		for _, pattern := range cached {
+			found, err := filepath.Glob(filepath.Join(cache, "netexporter", pattern))
+			require.NoError(t, err)
+			if len(found) > 0 {
+				return found[len(found)-1]
+			}
 		}
-		return found[len(found)-1]
+		t.Skipf("no %s: `make test-cluster` builds or fetches it", name)
+		return ""
 	}
-	s := &apiServer{t: t, program: find("kube-apiserver", "tools/kubernetes-*"), dir: t.TempDir(), port: freePort(t)}
+	s := &apiServer{t: t, program: find("kube-apiserver", "tools/kubernetes-*/kube-apiserver"), dir: t.TempDir(), port: freePort(t)}
 	s.etcd = "http://127.0.0.1:" + freePort(t)
 
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -81,7 +84,7 @@ func newAPIServer(t testing.TB) *apiServer {
 	s.write("token", []byte(agentUser))
 	writeKubeconfig(t, s.path("kubeconfig"), "https://127.0.0.1:"+s.port, s.path("token"))
 
-	etcd := s.command("etcd.log", find("etcd", "cluster/usr/bin"), "--data-dir", s.path("etcd"), "--unsafe-no-fsync",
+	etcd := s.command("etcd.log", find("etcd", "tools/etcd-*/server", "cluster/usr/bin/etcd"), "--data-dir", s.path("etcd"), "--unsafe-no-fsync",
 		"--listen-client-urls", s.etcd, "--advertise-client-urls", s.etcd, "--listen-peer-urls", "http://127.0.0.1:"+freePort(t))
 	t.Cleanup(func() { s.kill(etcd) })
 	s.admin, err = kubeapi.NewClient(&rest.Config{
@@ -168,7 +171,7 @@ func (s *apiServer) stop() {
 
 func (s *apiServer) eventually(done func() bool, what string) {
 	s.t.Helper()
-	if !assert.Eventually(s.t, done, time.Minute, 20*time.Millisecond, what) {
+	if !assert.Eventually(s.t, done, 2*time.Minute, 20*time.Millisecond, what) {
 		for _, log := range []string{"etcd.log", "apiserver.log"} {
 			data, _ := os.ReadFile(s.path(log))
 			s.t.Logf("%s: %s", log, data[max(0, len(data)-2000):])

@@ -4,7 +4,9 @@
 package k8spodprocessor
 
 import (
+	"errors"
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"slices"
 )
@@ -40,11 +42,27 @@ type Config struct {
 	// set, the name is that of the label node.
 	NodeFromEnvVar string `mapstructure:"node_from_env_var"`
 
+	// Kubelet is asked for a pod that the API server has not told of.
+	Kubelet KubeletConfig `mapstructure:"kubelet"`
+
 	// Verbose adds the addresses and labels of pods to metrics.
 	Verbose bool `mapstructure:"verbose"`
 
 	// PodLabels are the keys of the labels of pods that Verbose adds; "*" stands for all.
 	PodLabels []string `mapstructure:"pod_labels"`
+}
+
+// KubeletConfig is how the kubelet of this node is asked. It is with the token that the API server is asked with, which
+// must have the right to get nodes/pods (from Kubernetes 1.33 on) or nodes/proxy, which is the right to run commands in pods.
+type KubeletConfig struct {
+	// Endpoint is https://<address of the node>:10250; the kubelet is not asked if it is empty.
+	Endpoint string `mapstructure:"endpoint"`
+
+	// CAFile has the certificates of who may have signed the kubelet's; those of the API server, if empty.
+	CAFile string `mapstructure:"ca_file"`
+
+	// InsecureSkipVerify takes any certificate, as one that the kubelet has signed itself.
+	InsecureSkipVerify bool `mapstructure:"insecure_skip_verify"`
 }
 
 // Validate returns an error for a root path that is not absolute, and for an auth type that there is not. It does not
@@ -59,6 +77,16 @@ func (c *Config) Validate() error {
 	}
 	if c.Context != "" && c.AuthType != authKubeConfig {
 		return fmt.Errorf("context: is of a kubeconfig, so auth_type must be %q, got %q", authKubeConfig, c.AuthType)
+	}
+	if k := c.Kubelet; k != (KubeletConfig{}) {
+		switch u, err := url.Parse(k.Endpoint); {
+		case err != nil || u.Scheme != "https" || u.Host == "":
+			return fmt.Errorf("kubelet::endpoint: must be https://host:port, got %q", k.Endpoint)
+		case c.AuthType == authNone:
+			return fmt.Errorf("kubelet: is asked with the credentials of auth_type, which is %q", c.AuthType)
+		case k.InsecureSkipVerify && k.CAFile != "":
+			return errors.New("kubelet: ca_file has no meaning with insecure_skip_verify")
+		}
 	}
 	return nil
 }

@@ -26,6 +26,7 @@ func TestConfig(t *testing.T) {
 		{name: "", want: Config{AuthType: "auto", NodeFromEnvVar: "K8S_NODE_NAME", PodLabels: []string{"*"}}},
 		{name: "all", want: Config{
 			Node: "worker-1", RootPath: "/host", AuthType: "kubeConfig", Context: "test", NodeFromEnvVar: "NODE",
+			Kubelet: KubeletConfig{Endpoint: "https://10.0.0.1:10250", CAFile: "/etc/kubelet-ca.crt"},
 			Verbose: true, PodLabels: []string{"app", "app.kubernetes.io/name"},
 		}},
 		{
@@ -42,6 +43,30 @@ func TestConfig(t *testing.T) {
 			name:    "context",
 			want:    Config{AuthType: "auto", Context: "test", NodeFromEnvVar: "K8S_NODE_NAME", PodLabels: []string{"*"}},
 			wantErr: `context: is of a kubeconfig, so auth_type must be "kubeConfig", got "auto"`,
+		},
+		{
+			name: "kubelet_endpoint",
+			want: Config{
+				AuthType: "auto", NodeFromEnvVar: "K8S_NODE_NAME", PodLabels: []string{"*"},
+				Kubelet: KubeletConfig{Endpoint: "http://10.0.0.1:10255"},
+			},
+			wantErr: `kubelet::endpoint: must be https://host:port, got "http://10.0.0.1:10255"`,
+		},
+		{
+			name: "kubelet_none",
+			want: Config{
+				AuthType: "none", NodeFromEnvVar: "K8S_NODE_NAME", PodLabels: []string{"*"},
+				Kubelet: KubeletConfig{Endpoint: "https://10.0.0.1:10250"},
+			},
+			wantErr: `kubelet: is asked with the credentials of auth_type, which is "none"`,
+		},
+		{
+			name: "kubelet_ca",
+			want: Config{
+				AuthType: "auto", NodeFromEnvVar: "K8S_NODE_NAME", PodLabels: []string{"*"},
+				Kubelet: KubeletConfig{Endpoint: "https://10.0.0.1:10250", CAFile: "/ca.crt", InsecureSkipVerify: true},
+			},
+			wantErr: "kubelet: ca_file has no meaning with insecure_skip_verify",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -153,7 +153,7 @@ func setWorkload(rb *metadata.ResourceBuilder, p *corev1.Pod) {
 type podLabels []string
 
 // put adds the labels to attributes. Of keys that the Prometheus exporter would print alike, as it has an underscore for
-// any other sign, the first in the alphabet is taken: two labels of one name spoil the whole page.
+// any run of other signs, the first in the alphabet is taken: it leaves out series that have two labels of one name.
 func (l podLabels) put(attrs pcommon.Map, labels map[string]string) {
 	all := slices.Contains(l, "*")
 	var taken []string

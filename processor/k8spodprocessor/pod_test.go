@@ -152,7 +152,7 @@ func TestPodLabels(t *testing.T) {
 	}{
 		{"none", nil, map[string]any{}},
 		{"some", podLabels{"tier", "app", "missing"}, map[string]any{"k8s.pod.label.app": "web", "k8s.pod.label.tier": ""}},
-		// Prometheus would print two of them alike, and drop the page.
+		// The Prometheus exporter would print two of them alike, and leave out the series.
 		{"all", podLabels{"*"}, map[string]any{"k8s.pod.label.app": "web", "k8s.pod.label.tier": "", "k8s.pod.label.app.kubernetes.io-name": "hop"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -271,6 +271,25 @@ func TestEventOfPod(t *testing.T) {
 	}
 }
 
+// The state of a namespace is labelled as its events are, and stays without a line.
+func TestEntityOfPod(t *testing.T) {
+	ld := plog.NewLogs()
+	rl := ld.ResourceLogs().AppendEmpty()
+	require.NoError(t, rl.Resource().Attributes().FromRaw(map[string]any{"network.netns.inode": 1, "k8s.pod.uid": "243fd2b0"}))
+	sl := rl.ScopeLogs().AppendEmpty()
+	sl.Scope().SetName(receiverScope)
+	state := sl.LogRecords().AppendEmpty()
+	state.SetEventName("entity.state")
+	state.Attributes().PutStr("entity.type", "network.namespace")
+	_, err := started(t, onePod{uid: "243fd2b0", pod: testPod(t)}, Config{}).processLogs(t.Context(), ld)
+	require.NoError(t, err)
+	res := rl.Resource().Attributes()
+	assert.Equal(t, "elastic-operator-0", text(res, labelPod))
+	assert.Equal(t, "10.1.0.5", text(res, "k8s.pod.ip"))
+	assert.Empty(t, state.Body().AsString())
+	assert.Equal(t, 1, state.Attributes().Len())
+}
+
 func TestGoldenMetrics(t *testing.T) {
 	input, err := golden.ReadMetrics(filepath.Join("testdata", "golden", "metrics_input.yaml"))
 	require.NoError(t, err)
@@ -385,23 +404,52 @@ func readYAML(t *testing.T, path string, into any) {
 	require.NoError(t, yaml.Unmarshal(data, into))
 }
 
-func BenchmarkMetrics(b *testing.B) {
-	l := started(b, noPods{}, Config{})
-	input := pmetric.NewMetrics()
+// knownPods returns the pods that putResource numbers, as the API server has told of them.
+func knownPods(b *testing.B) resolver {
+	b.Helper()
+	p, err := newPods(componenttest.NewNopTelemetrySettings(), config(Config{}), func() {})
+	require.NoError(b, err)
 	for i := range 1000 {
-		rm := input.ResourceMetrics().AppendEmpty()
-		putResource(rm.Resource().Attributes(), i)
-		rm.ScopeMetrics().AppendEmpty().Scope().SetName(receiverScope)
+		require.NoError(b, p.table.Add(apiPod(fmt.Sprintf("243fd2b0-%04d", i), fmt.Sprintf("web-%d", i), func(p *corev1.Pod) {
+			p.Labels = map[string]string{"app": "web", "pod-template-hash": "5775dfdc77"}
+			p.Status.PodIP = fmt.Sprintf("10.1.%d.%d", i/250, i%250)
+			p.Status.PodIPs = []corev1.PodIP{{IP: p.Status.PodIP}}
+		})))
 	}
-	md := pmetric.NewMetrics()
-	b.ReportAllocs()
-	for b.Loop() {
-		b.StopTimer()
-		input.CopyTo(md)
-		b.StartTimer()
-		if _, err := l.processMetrics(b.Context(), md); err != nil {
-			b.Fatal(err)
-		}
+	return p
+}
+
+// 1,000 namespaces of 100 series each: what it takes must be that of the resources, not of the series.
+func BenchmarkMetrics(b *testing.B) {
+	for _, bb := range []struct {
+		name  string
+		pods  resolver
+		label Config
+	}{{"containers", noPods{}, Config{}}, {"pods", knownPods(b), Config{}}, {"pods verbose", knownPods(b), Config{Verbose: true}}} {
+		b.Run(bb.name, func(b *testing.B) {
+			l := started(b, bb.pods, bb.label)
+			md := pmetric.NewMetrics()
+			for range 1000 {
+				sm := md.ResourceMetrics().AppendEmpty().ScopeMetrics().AppendEmpty()
+				sm.Scope().SetName(receiverScope)
+				for range 100 {
+					sm.Metrics().AppendEmpty().SetEmptySum().DataPoints().AppendEmpty().SetIntValue(1)
+				}
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				for i, rm := range md.ResourceMetrics().All() {
+					attrs := pcommon.NewMap()
+					putResource(attrs, i)
+					attrs.MoveTo(rm.Resource().Attributes())
+				}
+				b.StartTimer()
+				if _, err := l.processMetrics(b.Context(), md); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
@@ -409,24 +457,31 @@ func BenchmarkLogs(b *testing.B) {
 	events, err := golden.ReadLogs(filepath.Join("testdata", "golden", "logs_input.yaml"))
 	require.NoError(b, err)
 	event := events.ResourceLogs().At(0).ScopeLogs().At(0).LogRecords().At(0)
-	l := started(b, noPods{}, Config{})
-	input := plog.NewLogs()
-	for i := range 1000 {
-		rl := input.ResourceLogs().AppendEmpty()
-		putResource(rl.Resource().Attributes(), i)
-		sl := rl.ScopeLogs().AppendEmpty()
-		sl.Scope().SetName(receiverScope)
-		event.CopyTo(sl.LogRecords().AppendEmpty())
-	}
-	ld := plog.NewLogs()
-	b.ReportAllocs()
-	for b.Loop() {
-		b.StopTimer()
-		input.CopyTo(ld)
-		b.StartTimer()
-		if _, err := l.processLogs(b.Context(), ld); err != nil {
-			b.Fatal(err)
-		}
+	for _, bb := range []struct {
+		name string
+		pods resolver
+	}{{"containers", noPods{}}, {"pods", knownPods(b)}} {
+		b.Run(bb.name, func(b *testing.B) {
+			l := started(b, bb.pods, Config{})
+			input := plog.NewLogs()
+			for i := range 1000 {
+				rl := input.ResourceLogs().AppendEmpty()
+				putResource(rl.Resource().Attributes(), i)
+				sl := rl.ScopeLogs().AppendEmpty()
+				sl.Scope().SetName(receiverScope)
+				event.CopyTo(sl.LogRecords().AppendEmpty())
+			}
+			ld := plog.NewLogs()
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				input.CopyTo(ld)
+				b.StartTimer()
+				if _, err := l.processLogs(b.Context(), ld); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

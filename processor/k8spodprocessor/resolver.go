@@ -59,9 +59,10 @@ type pods struct {
 	users    int // processors that have started and not shut down
 	node     string
 	logs     *logDir
+	kubelet  *kubelet // nil if it is not asked
 	complain sync.Once
 	stop     context.CancelFunc
-	done     chan struct{}
+	running  sync.WaitGroup
 }
 
 func newPods(set component.TelemetrySettings, cfg *Config, forget func()) (*pods, error) {
@@ -114,16 +115,21 @@ func (p *pods) start(ctx context.Context) (node string, err error) {
 	if err != nil {
 		return "", err
 	}
+	if p.cfg.Kubelet.Endpoint != "" {
+		if p.kubelet, err = newKubelet(p.cfg.Kubelet, api, p.table.labels, p.logger); err != nil {
+			return "", err
+		}
+	}
 	if err := p.observe(); err != nil {
 		return "", err
 	}
 	p.node, p.users = node, 1
 	background, stop := context.WithCancel(context.Background())
-	p.stop, p.done = stop, make(chan struct{})
-	go func() {
-		defer close(p.done)
-		watchPods(background, client, kubeNode, p.table, p.contact)
-	}()
+	p.stop = stop
+	p.running.Go(func() { watchPods(background, client, kubeNode, p.table, p.contact) })
+	if p.kubelet != nil {
+		p.running.Go(func() { p.kubelet.run(background) })
+	}
 	select {
 	case <-p.updated:
 	case <-time.After(firstAnswer):
@@ -145,7 +151,7 @@ func (p *pods) shutdown() {
 	p.telemetry.Shutdown()
 	if p.stop != nil {
 		p.stop()
-		<-p.done
+		p.running.Wait()
 		p.stop = nil
 	}
 }
@@ -200,6 +206,11 @@ func (p *pods) lookup(uid, containerID string) (*pod, string) {
 		}
 		return found, sourceAPI
 	}
+	if p.kubelet != nil {
+		if found := p.kubelet.lookup(uid, containerID); found != nil {
+			return found, sourceKubelet
+		}
+	}
 	if found := p.logs.lookup(uid); found != nil {
 		return found, sourceLogDirectory
 	}
@@ -211,4 +222,10 @@ func (p *pods) lookup(uid, containerID string) (*pod, string) {
 	return nil, sourceNone
 }
 
-func (p *pods) at(addr netip.Addr, when time.Time) *pod { return p.table.at(addr, when) }
+func (p *pods) at(addr netip.Addr, when time.Time) *pod {
+	found := p.table.at(addr, when)
+	if found == nil && p.kubelet != nil {
+		found = p.kubelet.table.at(addr, when)
+	}
+	return found
+}

@@ -73,6 +73,7 @@ func TestTombstone(t *testing.T) {
 	expectCounts(t, table, 0, 1)
 	for range 5 {
 		now = now.Add(tombstone - time.Second)
+		expectCounts(t, table, 0, 1)
 		p, gone := table.lookup(uid, "")
 		assert.Equal(t, "a", named(p))
 		assert.True(t, gone)

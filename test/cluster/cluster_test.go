@@ -99,19 +99,17 @@ func wait(t testing.TB, what string, condition func() bool) {
 	}
 }
 
-// render returns what `helm template` makes of the chart with these values.
-func render(t *testing.T, values ...string) []byte {
+// render returns what `helm template` makes of the chart with these flags.
+func render(t *testing.T, flags ...string) []byte {
 	t.Helper()
-	args := []string{"template", "netexporter", filepath.Join(os.Getenv("CLUSTER_CHART"), "chart"), "--namespace", agentNamespace}
-	for _, v := range values {
-		args = append(args, "--set", v)
-	}
-	return command(t, "helm", args...)
+	return command(t, "helm", append([]string{"template", "netexporter", chart(), "--namespace", agentNamespace}, flags...)...)
 }
 
 func command(t *testing.T, name string, args ...string) []byte {
 	t.Helper()
-	cmd := exec.Command(name, args...)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -254,28 +252,6 @@ func logLines(t testing.TB, file, stream string) []string {
 	return lines
 }
 
-// event is a line of an event.
-type event map[string]string
-
-// events returns the events of a type to or from a port that the agent has written.
-func (a agent) events(t testing.TB, kind string, port int) []event {
-	t.Helper()
-	var events []event
-	number := strconv.Itoa(port)
-	for _, line := range a.output(t, "stdout") {
-		e := event{}
-		for field := range strings.FieldsSeq(line) {
-			if key, value, ok := strings.Cut(field, "="); ok {
-				e[key] = value
-			}
-		}
-		if e["type"] == kind && (e["dport"] == number || e["sport"] == number) {
-			events = append(events, e)
-		}
-	}
-	return events
-}
-
 // sample is a line of the Prometheus exposition.
 type sample struct {
 	labels map[string]string
@@ -313,7 +289,7 @@ func (a agent) scrape(t testing.TB, port int, name string) []sample {
 
 // newPod is a pod that connects to addresses, on a node.
 func newPod(name, node string, args ...string) *corev1.Pod {
-	grace := int64(1)
+	grace := int64(2)
 	return &corev1.Pod{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: workNamespace, Labels: map[string]string{"app": name}},
@@ -336,38 +312,35 @@ func connector(name string, args ...string) corev1.Container {
 }
 
 // create makes a pod, which is deleted with the test at the latest, and returns it once it has begun to connect, with
-// the inode number of its network namespace.
-func (c *cluster) create(t *testing.T, pod *corev1.Pod) (created *corev1.Pod, inode string) {
+// the name of its network namespace.
+func (c *cluster) create(t testing.TB, pod *corev1.Pod) (created *corev1.Pod, netns string) {
 	t.Helper()
-	pods := c.client.CoreV1().Pods(pod.Namespace)
-	var err error
-	wait(t, "the name "+pod.Name+" to be free", func() bool {
-		created, err = pods.Create(t.Context(), pod, metav1.CreateOptions{})
-		return !apierrors.IsAlreadyExists(err)
-	})
+	created, err := c.client.CoreV1().Pods(pod.Namespace).Create(t.Context(), pod, metav1.CreateOptions{})
 	require.NoError(t, err)
 	t.Cleanup(func() { c.delete(t, created) })
 	return created, c.netns(t, created)
 }
 
-// netns waits for a pod to print its network namespace, and returns the inode number.
-func (c *cluster) netns(t *testing.T, pod *corev1.Pod) string {
+// netns waits for a pod to print its network namespace, and returns its name as the agent spells it.
+func (c *cluster) netns(t testing.TB, pod *corev1.Pod) string {
 	t.Helper()
-	var inode string
+	link := regexp.MustCompile(`^net:\[(\d+)\]`)
+	var netns string
 	wait(t, "the pod "+pod.Name, func() bool {
 		lines := logLines(t, c.logFile(pod, pod.Spec.Containers[0].Name), "stdout")
 		if len(lines) == 0 {
 			return false
 		}
-		_, err := fmt.Sscanf(lines[0], "net:[%s", &inode)
-		inode = strings.TrimSuffix(inode, "]")
-		return err == nil
+		m := link.FindStringSubmatch(lines[0])
+		require.NotNil(t, m, lines[0])
+		netns = "ns" + m[1]
+		return true
 	})
-	return inode
+	return netns
 }
 
 // delete takes a pod off the API at once, before it has ended.
-func (c *cluster) delete(t *testing.T, pod *corev1.Pod) {
+func (c *cluster) delete(t testing.TB, pod *corev1.Pod) {
 	t.Helper()
 	now := int64(0)
 	err := c.client.CoreV1().Pods(pod.Namespace).Delete(context.Background(), pod.Name,
@@ -377,17 +350,22 @@ func (c *cluster) delete(t *testing.T, pod *corev1.Pod) {
 	}
 }
 
-// podIP waits for the address of a pod.
-func (c *cluster) podIP(t *testing.T, pod *corev1.Pod) string {
+// podIPs waits for the addresses of a pod.
+func (c *cluster) podIPs(t testing.TB, pod *corev1.Pod) (ip4, ip6 string) {
 	t.Helper()
-	var ip string
-	wait(t, "the address of "+pod.Name, func() bool {
+	wait(t, "the addresses of "+pod.Name, func() bool {
 		p, err := c.client.CoreV1().Pods(pod.Namespace).Get(t.Context(), pod.Name, metav1.GetOptions{})
 		require.NoError(t, err)
-		ip = p.Status.PodIP
-		return ip != ""
+		for _, ip := range p.Status.PodIPs {
+			if strings.Contains(ip.IP, ":") {
+				ip6 = ip.IP
+			} else {
+				ip4 = ip.IP
+			}
+		}
+		return ip4 != "" && ip6 != ""
 	})
-	return ip
+	return ip4, ip6
 }
 
 // stop ends a server of the control plane with SIGKILL, and keeps it from coming back until start is called.

@@ -5,9 +5,9 @@
 // namespaces of both ends, whose port tells which pod it was.
 //
 //	workload pause                                    only is there
-//	workload connect [-once] [-last ADDR] ADDR...     connects to each address, over and over
+//	workload connect [-last ADDR] ADDR...             connects to each address, over and over
 //
-// With -last, the end is put off when Kubernetes asks for it: 200 ms later one more connection is tried.
+// With -last, it does not end when Kubernetes asks for it, but 200 ms later connects to another address, until it is killed.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 
 const (
 	pause = 500 * time.Millisecond
-	// lastAfter is how long after the request to end the last connection is tried.
+	// lastAfter is how long after the request to end the last address is tried, and again.
 	lastAfter = 200 * time.Millisecond
 )
 
@@ -44,7 +44,6 @@ func main() {
 
 func connect(args []string, stop <-chan os.Signal) {
 	flags := flag.NewFlagSet("connect", flag.ExitOnError)
-	once := flags.Bool("once", false, "connect to each address once, then only be there")
 	last := flags.String("last", "", "`ADDR` to connect to when it shall end")
 	_ = flags.Parse(args) // it exits
 
@@ -53,17 +52,14 @@ func connect(args []string, stop <-chan os.Signal) {
 	fmt.Println(link, err)
 
 	ticks := time.NewTicker(pause)
-	for done := false; ; {
+	for {
 		for _, addr := range flags.Args() {
-			if !done {
-				try(addr)
-			}
+			try(addr)
 		}
-		done = *once
 		select {
 		case <-ticks.C:
 		case <-stop:
-			if *last != "" {
+			for *last != "" {
 				time.Sleep(lastAfter)
 				try(*last)
 			}

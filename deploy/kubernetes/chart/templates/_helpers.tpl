@@ -33,11 +33,14 @@ probes:
 {{- end }}
 {{- end -}}
 
-{{/* An address may be a URL, or a host with or without a port. */}}
+{{/*
+The URL of Loki's push API. An address is a URL, or a host with or without a port; without one it is the Service
+grafana-loki of this namespace.
+*/}}
 {{- define "netexporter.loki" -}}
-{{- $address := .remoteLokiAddress | default "grafana-loki:3100" -}}
+{{- $address := .Values.config.remoteLokiAddress | default (printf "grafana-loki.%s.svc" .Release.Namespace) -}}
 {{- if not (contains "://" $address) -}}
-{{- $address = printf "http://%s" (regexMatch ":[0-9]+$" $address | ternary $address (printf "%s:3100" $address)) -}}
+{{- $address = regexMatch ":[0-9]+$" $address | ternary $address (printf "%s:3100" $address) | printf "http://%s" -}}
 {{- end -}}
 {{ regexMatch "^https?://[^/]+/?$" $address | ternary (printf "%s/loki/api/v1/push" (trimSuffix "/" $address)) $address }}
 {{- end -}}

@@ -27,7 +27,8 @@ const (
 	ownerTries = 5
 	// ownerReads bounds the processes of a namespace that are looked at each time.
 	ownerReads = 16
-	// ownerPause is the least time between two looks at all processes for the sake of an event.
+	// ownerPause is the least time between two looks at all processes for the sake of the events of one
+	// namespace. Of many that begin at once each is looked for at its first event.
 	ownerPause = 250 * time.Millisecond
 )
 
@@ -53,7 +54,6 @@ type Inventory struct {
 	want     nslink.Want
 	own      uint32           // inode of the namespace that this process is in
 	missing  map[ID]time.Time // what Lookup has looked for in vain
-	looked   time.Time        // when all processes were last looked at
 	updated  time.Time        // when the last pass was
 }
 
@@ -62,7 +62,8 @@ type entry struct {
 	seen time.Time // when the last pass met it
 	// How often its processes were asked whose they are, and how often of it for the sake of an event.
 	tries, asked int
-	ownerTask    taskID // the process that told
+	askAfter     time.Time // not before is the next time for the sake of an event
+	ownerTask    taskID    // the process that told
 	// What the processes were when tries was 0.
 	firstTask taskID
 	taskCount int
@@ -240,7 +241,6 @@ func (v *Inventory) update(rows []Row) error {
 	nameErr := v.readNames()
 	var taskErr error
 	v.tasks, taskErr = v.source.Tasks(v.tasks[:0])
-	v.looked = now
 	byNetNS := map[ID][]Task{}
 	for _, t := range v.tasks {
 		byNetNS[t.NetNS] = append(byNetNS[t.NetNS], t)
@@ -433,7 +433,7 @@ func (v *Inventory) Lookup(id ID) (Namespace, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if e := v.entries[id]; e != nil {
-		if !e.Host && e.Owner == (Owner{}) && e.asked < ownerTries && v.now().Sub(v.looked) >= ownerPause {
+		if !e.Host && e.Owner == (Owner{}) && e.asked < ownerTries && !v.now().Before(e.askAfter) {
 			v.askAgain(e)
 		}
 		return e.Namespace, true
@@ -455,7 +455,7 @@ func (v *Inventory) Lookup(id ID) (Namespace, bool) {
 // askAgain looks at all processes for those of one namespace.
 func (v *Inventory) askAgain(e *entry) {
 	e.asked++
-	v.looked = v.now()
+	e.askAfter = v.now().Add(ownerPause)
 	tasks, err := v.source.Tasks(nil)
 	if err != nil {
 		return // and the next pass reports it

@@ -119,6 +119,16 @@ func TestOwnerIsFoundForAnEvent(t *testing.T) {
 	h.want(t, Namespace{ID: ns}) // too soon
 	h.now = h.now.Add(ownerPause)
 	h.want(t, Namespace{ID: ns, Owner: Owner{id, uid}})
+
+	// One namespace's events do not put off another's.
+	first, second := ID{3, 102}, ID{4, 103}
+	h.add(t, first)
+	h.add(t, second)
+	h.pass(t)
+	h.add(t, first, "/kubepods/pod"+uid+"/"+id)
+	h.add(t, second, "/kubepods/pod"+uid+"/"+id)
+	h.want(t, Namespace{ID: first, Owner: Owner{id, uid}})
+	h.want(t, Namespace{ID: second, Owner: Owner{id, uid}})
 }
 
 // Where nobody is known, events do not make it look for ever.

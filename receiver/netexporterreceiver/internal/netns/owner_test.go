@@ -83,12 +83,14 @@ func TestParseOwner(t *testing.T) {
 			"both versions, as containerd leaves them", "11:freezer:/kubepods/burstable/pod" + uid + "/" + id + "\n" +
 				"10:cpu,cpuacct:/kubepods/burstable/pod" + uid + "/" + id + "\n" +
 				"1:name=systemd:/kubepods/burstable/pod" + uid + "/" + id + "\n0::/kubepods/burstable/pod" + uid + "/" + id + "\n",
-			Owner{id, uid}, "",
+			Owner{id, uid},
+			"",
 		},
 		{
 			"version 1 with systemd", "12:rdma:/\n11:memory:/kubepods.slice/kubepods-pod" + strings.ReplaceAll(uid, "-", "_") + ".slice/crio-" + id + ".scope\n" +
 				"1:name=systemd:/kubepods.slice/kubepods-pod" + strings.ReplaceAll(uid, "-", "_") + ".slice/crio-" + id + ".scope\n0::/system.slice/crio.service\n",
-			Owner{id, uid}, "",
+			Owner{id, uid},
+			"",
 		},
 		{"v2", "0::/kubepods/besteffort/pod" + uid + "/" + id + "\n", Owner{id, uid}, ""},
 		{"v1", "9:name=systemd:/\n4:memory:/kubepods/besteffort/pod" + uid + "/" + id + "\n0::/\n", Owner{id, uid}, ""},
@@ -97,7 +99,8 @@ func TestParseOwner(t *testing.T) {
 		{"own pod, from its cgroup namespace", "0::/../" + id + "\n", Owner{id, uid}, "/kubepods/pod" + uid + "/" + strings.Repeat("a", 64)},
 		{"own container", "0::/\n", Owner{id, uid}, "/kubepods/pod" + uid + "/" + id},
 		{
-			"another pod", "0::/../../../besteffort/pod" + uid + "/" + id + "\n", Owner{id, uid},
+			"another pod", "0::/../../../besteffort/pod" + uid + "/" + id + "\n",
+			Owner{id, uid},
 			"/kubepods/burstable/pod" + static + "/" + strings.Repeat("a", 64),
 		},
 		{"the host", "0::/../../../../system.slice/sshd.service\n", Owner{}, "/kubepods/burstable/pod" + static + "/" + id},

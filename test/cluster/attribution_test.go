@@ -1,0 +1,287 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Ports, by which the tests know the pods. Nobody else connects to them, nowhere on this machine.
+const (
+	portPod = 11000 + 10*iota
+	portTwoContainers
+	portHostNetwork
+	portStatic
+	portAcross
+	portDeleted
+	portSameName
+	portLiving
+	portBorn
+	portInspector
+	portLabelled
+
+	portChurn = 12000
+)
+
+// loopback are the addresses of a port in a pod's own network, IPv4 and IPv6.
+func loopback(port int) []string {
+	return []string{fmt.Sprintf("127.0.0.1:%d", port), fmt.Sprintf("[::1]:%d", port)}
+}
+
+// assertMetrics waits for resets of a pod on the Prometheus endpoint of a node, and asserts that all it says of that pod is
+// of the one namespace. Series without a pod prove nothing: an agent counts in the namespaces of the other node too.
+func (s *suite) assertMetrics(t testing.TB, node, namespace, pod, netns string) {
+	t.Helper()
+	wait(t, "the resets of "+pod+" among the metrics of "+node, func() bool {
+		seen := false
+		for _, m := range s.agents[node].metrics(t, "inspector_pod_tcpoutrsts") {
+			if m.labels["pod"] == pod && m.labels["netns"] == netns {
+				seen = seen || m.value > 0
+				assert.Equal(t, map[string]string{"namespace": namespace, "pod": pod, "node": node, "netns": netns}, m.labels)
+			}
+		}
+		return seen
+	})
+}
+
+func (s *suite) testPod(t *testing.T) {
+	_, netns := s.create(t, newPod("plain", "n1", loopback(portPod)...))
+	found := s.seen.wait(t, "n1", resetSent, portPod, bothVersions)
+	assertOf(t, found, "n1", workNamespace, "plain", netns)
+	s.assertMetrics(t, "n1", workNamespace, "plain", netns)
+
+	// The same on standard output, the log of the agent's pod.
+	wait(t, "the line in the log", func() bool {
+		return slices.ContainsFunc(s.agents["n1"].output(t, "stdout"), func(line string) bool {
+			return strings.HasPrefix(line, "type=TCPRESET_NOSOCK pod=plain namespace=work protocol=TCP saddr=") &&
+				strings.HasSuffix(line, " dport="+strconv.Itoa(portPod))
+		})
+	})
+}
+
+func (s *suite) testTwoContainers(t *testing.T) {
+	pod := newPod("two", "n2", loopback(portTwoContainers)...)
+	pod.Spec.Containers = append(pod.Spec.Containers, connector("second", loopback(portTwoContainers+1)...))
+	_, netns := s.create(t, pod)
+	for _, port := range []int{portTwoContainers, portTwoContainers + 1} {
+		assertOf(t, s.seen.wait(t, "n2", resetSent, port, bothVersions), "n2", workNamespace, "two", netns)
+	}
+	s.assertMetrics(t, "n2", workNamespace, "two", netns)
+}
+
+// In the node's network the counters are the node's, but an event is of the pod whose socket it was. A reset without a
+// socket has nobody there; the side that is refused has.
+func (s *suite) testHostNetwork(t *testing.T) {
+	pod := newPod("host", "n1", loopback(portHostNetwork)...)
+	pod.Spec.HostNetwork = true
+	s.create(t, pod)
+	found := s.seen.wait(t, "n1", resetReceived, portHostNetwork, bothVersions)
+	assertOf(t, found, "n1", workNamespace, "host", "ns0")
+	s.assertMetrics(t, "n1", "hostNetwork", "hostNetwork", "ns0")
+}
+
+// staticPod has the kubelet of node 1 run a pod that the API server did not ask for.
+func (s *suite) staticPod(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	pod.Spec.NodeName = ""
+	manifest, err := json.Marshal(pod)
+	require.NoError(t, err)
+	// Moved to where the kubelet looks: it must not read a part of it.
+	file := filepath.Join(s.dir, "n1", pod.Name+".json")
+	require.NoError(t, os.WriteFile(file, manifest, 0o644))
+	target := filepath.Join(s.dir, "n1/manifests", pod.Name+".json")
+	require.NoError(t, os.Rename(file, target))
+	t.Cleanup(func() { os.Remove(target) })
+}
+
+// A static pod has one UID for the kubelet, and for its cgroups, and another for the API server.
+func (s *suite) testStaticPod(t *testing.T) {
+	s.staticPod(t, newPod("static", "n1", loopback(portStatic)...))
+	var mirror *corev1.Pod
+	wait(t, "the mirror of the static pod", func() bool {
+		var err error
+		mirror, err = s.client.CoreV1().Pods(workNamespace).Get(t.Context(), "static-n1", metav1.GetOptions{})
+		return err == nil
+	})
+	inKubelet := mirror.DeepCopy()
+	inKubelet.UID = types.UID(mirror.Annotations[corev1.MirrorPodAnnotationKey])
+	require.NotEqual(t, mirror.UID, inKubelet.UID)
+	netns := s.netns(t, inKubelet)
+
+	assertOf(t, s.seen.wait(t, "n1", resetSent, portStatic, bothVersions), "n1", workNamespace, "static-n1", netns)
+	s.assertMetrics(t, "n1", workNamespace, "static-n1", netns)
+}
+
+// A connection from one node to the other that is refused: both agents tell, each of its own pod.
+func (s *suite) testAcrossNodes(t *testing.T) {
+	server, serverNetns := s.create(t, newPod("server", "n2"))
+	ip4, ip6 := s.podIPs(t, server)
+	port := strconv.Itoa(portAcross)
+	_, clientNetns := s.create(t, newPod("client", "n1", net.JoinHostPort(ip4, port), net.JoinHostPort(ip6, port)))
+
+	sent := s.seen.wait(t, "n2", resetSent, portAcross, bothVersions)
+	assertOf(t, sent, "n2", workNamespace, "server", serverNetns)
+	received := s.seen.wait(t, "n1", resetReceived, portAcross, bothVersions)
+	assertOf(t, received, "n1", workNamespace, "client", clientNetns)
+	s.assertMetrics(t, "n2", workNamespace, "server", serverNetns)
+}
+
+// A pod that the API server does not know any more makes its last reset.
+func (s *suite) testDeleted(t *testing.T) {
+	last := fmt.Sprintf("127.0.0.1:%d", portDeleted+1)
+	pod, netns := s.create(t, newPod("deleted", "n1", append([]string{"-last", last}, loopback(portDeleted)...)...))
+	s.seen.wait(t, "n1", resetSent, portDeleted, isThere)
+	s.delete(t, pod)
+	gone := time.Now()
+
+	found := s.seen.wait(t, "n1", resetSent, portDeleted+1, isThere)
+	assertOf(t, found, "n1", workNamespace, "deleted", netns)
+	assert.Greater(t, found[0].time.Sub(gone), 150*time.Millisecond, "the reset came before the pod was deleted")
+	assert.Equal(t, string(pod.UID), found[0].uid)
+}
+
+// Two pods of one name, one after the other: the events of the first are not of the second.
+func (s *suite) testSameName(t *testing.T) {
+	uids, networks := map[int]string{}, map[int]string{}
+	for _, port := range []int{portSameName, portSameName + 1} {
+		pod, netns := s.create(t, newPod("again", "n1", loopback(port)...))
+		uids[port], networks[port] = string(pod.UID), netns
+		s.seen.wait(t, "n1", resetSent, port, bothVersions)
+		s.assertMetrics(t, "n1", workNamespace, "again", netns)
+		s.delete(t, pod)
+	}
+	require.NotEqual(t, uids[portSameName], uids[portSameName+1])
+	for port, uid := range uids {
+		found := s.seen.of("n1", resetSent, port)
+		assertOf(t, found, "n1", workNamespace, "again", networks[port])
+		for _, r := range found {
+			assert.Equal(t, uid, r.uid, r)
+		}
+	}
+}
+
+// Many short lives, in namespaces whose inode numbers are used again: no event and no metric may be of another pod.
+func (s *suite) testChurn(t *testing.T) {
+	const rounds = 200
+	var (
+		mu       sync.Mutex
+		networks = map[string]string{} // by pod
+	)
+	// What the Prometheus endpoints say meanwhile.
+	pairs, stop := map[[2]string]bool{}, make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			for _, a := range s.agents {
+				for _, m := range a.metrics(t, "inspector_pod_tcpoutrsts") {
+					pairs[[2]string{m.labels["pod"], m.labels["netns"]}] = true
+				}
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Second):
+			}
+		}
+	}()
+	t.Run("rounds", func(t *testing.T) {
+		for i := range rounds {
+			node, name, port := fmt.Sprintf("n%d", 1+i%2), fmt.Sprintf("round-%d", i), portChurn+i
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				pod, netns := s.create(t, newPod(name, node, loopback(port)...))
+				mu.Lock()
+				networks[name] = netns
+				mu.Unlock()
+				s.seen.wait(t, node, resetSent, port, bothVersions)
+				s.delete(t, pod)
+			})
+		}
+	})
+	close(stop)
+	<-done
+
+	events, unnamed := 0, 0
+	for i := range rounds {
+		name := fmt.Sprintf("round-%d", i)
+		for _, r := range s.seen.of(fmt.Sprintf("n%d", 1+i%2), resetSent, portChurn+i) {
+			events++
+			assert.Equal(t, networks[name], r.netns, r)
+			if r.pod == "" {
+				unnamed++
+				continue
+			}
+			assert.Equal(t, name, r.pod, r)
+		}
+	}
+	series := 0
+	for pair := range pairs {
+		if strings.HasPrefix(pair[0], "round-") {
+			series++
+			assert.Equal(t, networks[pair[0]], pair[1], "netns of the metrics of %s", pair[0])
+		}
+	}
+	numbers := map[string]bool{}
+	for _, netns := range networks {
+		numbers[netns] = true
+	}
+	t.Logf("%d pods, %d inode numbers; %d events, %d of them without a pod; %d pods seen on a Prometheus endpoint", rounds, len(numbers), events, unnamed, series)
+	assert.Less(t, len(numbers), rounds, "no inode number was used twice: this run proves nothing about that")
+	assert.Zero(t, unnamed)
+	assert.NotZero(t, series)
+}
+
+// Without its API server a cluster goes on, and so do the agents.
+func (s *suite) testOutage(t *testing.T) {
+	const outage, pass = time.Minute, 5 * time.Second
+	_, netns := s.create(t, newPod("living", "n1", loopback(portLiving)...))
+	s.assertMetrics(t, "n1", workNamespace, "living", netns)
+
+	start := s.stop(t, "apiserver")
+	begin := time.Now()
+	s.staticPod(t, newPod("born", "n1", loopback(portBorn)...))
+	born := s.seen.wait(t, "n1", resetSent, portBorn, func(found []record) bool {
+		return found[len(found)-1].time.Sub(found[0].time) > 2*pass
+	})
+	for _, r := range born {
+		if r.pod != "born-n1" {
+			t.Log("not named yet:", r)
+			assert.Less(t, r.time.Sub(born[0].time), pass, r)
+		}
+	}
+	s.assertMetrics(t, "n1", workNamespace, "born-n1", born[0].netns)
+	s.seen.wait(t, "n1", resetSent, portLiving, func(found []record) bool {
+		return found[len(found)-1].time.Sub(begin) > outage
+	})
+	s.assertMetrics(t, "n1", workNamespace, "living", netns)
+	connected := s.agents["n1"].self(t, "otelcol_netexporter_k8spod_api_connected")
+	require.NotEmpty(t, connected)
+	assert.Zero(t, connected[0].value, "the agent does not say that the API server is away")
+
+	start()
+	s.waitAPI(t)
+	wait(t, "the agent to be connected again", func() bool {
+		return s.agents["n1"].self(t, "otelcol_netexporter_k8spod_api_connected")[0].value == 1
+	})
+	found := s.seen.of("n1", resetSent, portLiving)
+	t.Logf("%d events of a living pod in an outage of %v", len(found), outage)
+	assertOf(t, found, "n1", workNamespace, "living", netns)
+}
