@@ -194,6 +194,11 @@ END_TO_END := $(shell find test -name '*_test.go' -printf './%h\n' 2>/dev/null |
 
 # A test that cannot run here skips itself with a reason; the summary counts them. The end-to-end tests
 # use the binaries and share the machine, so they run alone and one package after another.
+# Loki is a server that tests deliver to. Its build takes minutes, and is done once.
+bin/loki: $(LOKI)
+	@mkdir -p bin
+	@ln -sf '$(LOKI)/loki' $@
+
 .PHONY: test
 test: build ## Run every test that this machine can run; as root those on the real kernel too
 	@if [[ $$EUID != 0 ]]; then \
@@ -201,6 +206,7 @@ test: build ## Run every test that this machine can run; as root those on the re
 	elif [[ $(INSTALL) == yes ]] && command -v apt-get >/dev/null; then \
 		.ci/install test; \
 	fi
+	@$(MAKE) bin/loki || echo 'NOT TESTED: delivery to Loki, which could not be built.' >&2
 	@go build -o bin/testsummary ./internal/cmd/testsummary
 	@if command -v gcc >/dev/null; then \
 		export CGO_ENABLED=1 race=-race; \

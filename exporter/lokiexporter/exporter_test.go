@@ -34,6 +34,7 @@ import (
 
 	"github.com/netexporter/netexporter/exporter/lokiexporter/internal/metadata"
 	"github.com/netexporter/netexporter/exporter/lokiexporter/internal/metadatatest"
+	"github.com/netexporter/netexporter/internal/entity"
 )
 
 // pushed is what Loki is sent: lines by stream, each with its time before it in nanoseconds.
@@ -197,6 +198,18 @@ func TestEvents(t *testing.T) {
 			"0000000005 type=NETSOFTIRQ_SCHED_SLOW",
 		},
 	}}, server.got)
+}
+
+// The state of entities is none of Loki's business.
+func TestEntitiesAreLeftOut(t *testing.T) {
+	server := newLoki(t)
+	e, _ := newTest(t, server.URL, nil)
+	ld := plog.NewLogs()
+	for _, name := range []string{entity.EventState, entity.EventDelete} {
+		addResource(t, ld, nil, record{1, "", nil}).At(0).SetEventName(name)
+	}
+	require.NoError(t, e.ConsumeLogs(t.Context(), ld))
+	assert.Empty(t, server.got)
 }
 
 // What users of contrib's exporter have in their configurations does what it did.

@@ -13,6 +13,8 @@ import (
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
+
+	"github.com/netexporter/netexporter/internal/entity"
 )
 
 // Attributes that say how a record is to be sent. They are not sent themselves. Each may be on the resource or on the
@@ -194,6 +196,9 @@ func (l *labeller) requests(ld plog.Logs) (requests map[string]*request, unlabel
 		known := make(map[kind]*stream)
 		for _, sl := range rl.ScopeLogs().All() {
 			for _, rec := range sl.LogRecords().All() {
+				if entity.Is(rec) { // what there is, not what happened
+					continue
+				}
 				tenant := tenantOf(res, rec.Attributes())
 				// Most records have no hints, and labels that one before them had.
 				k := kind{rec.SeverityNumber(), eventName(rec)}

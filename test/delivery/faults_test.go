@@ -1,0 +1,215 @@
+// Copyright The netexporter Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package delivery
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/netexporter/netexporter/internal/agenttest"
+)
+
+// proxy stands before a server and does it harm.
+type proxy struct {
+	*httptest.Server
+	answer  atomic.Pointer[func(http.ResponseWriter, *http.Request)] // instead of the server's, if there is one
+	forward http.Handler
+	pushes  atomic.Int64 // that the server has got
+}
+
+func newProxy(t *testing.T, to string) *proxy {
+	t.Helper()
+	target, err := url.Parse(to)
+	require.NoError(t, err)
+	p := &proxy{forward: httputil.NewSingleHostReverseProxy(target)}
+	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if answer := p.answer.Load(); answer != nil {
+			(*answer)(w, r)
+			return
+		}
+		p.forward.ServeHTTP(w, r)
+		p.pushes.Add(1)
+	}))
+	t.Cleanup(p.Close)
+	return p
+}
+
+// instead makes the proxy answer by itself from now on, or no longer.
+func (p *proxy) instead(answer func(http.ResponseWriter, *http.Request)) {
+	if answer == nil {
+		p.answer.Store(nil)
+		return
+	}
+	p.answer.Store(&answer)
+}
+
+// A Loki that has no time (503, 429) and one that does not answer in time are asked again; one that took events and died
+// before it said so gets them twice, and shows them once.
+func TestLokiFaults(t *testing.T) {
+	agenttest.RequireRoot(t)
+	loki := startLoki(t)
+	p := newProxy(t, loki.url())
+	d := newDatagrams(t)
+	variables := environment("LOKI_URL="+p.URL, "NETEXPORTER_QUEUE="+t.TempDir())
+	// The agent is to be impatient, so that the test is not slow.
+	const impatient = bothRoutes + `
+exporters:
+  otlp_http/loki: {timeout: 2s, retry_on_failure: {initial_interval: 100ms, max_interval: 1s}}
+  loki: {timeout: 2s, retry_on_failure: {initial_interval: 100ms, max_interval: 1s}}
+`
+	agent := startAgent(t, variables, d, lokiConfig, "loki", impatient)
+	arrived := func() {
+		t.Helper()
+		for _, route := range []string{routeOTLP, routePush} {
+			d.waitStored(t, loki, route)
+		}
+	}
+	for _, status := range []int{http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusGatewayTimeout} {
+		asked := make(chan struct{}, 1000)
+		p.instead(func(w http.ResponseWriter, _ *http.Request) {
+			asked <- struct{}{}
+			w.WriteHeader(status)
+		})
+		d.make(t, 20, time.Millisecond)
+		for range 4 {
+			<-asked
+		}
+		p.instead(nil)
+		arrived()
+	}
+
+	// Loki takes what is sent, and the answer does not come: the agent gives up waiting, and sends the same again.
+	release := make(chan struct{})
+	unblock := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(unblock)
+	var taken atomic.Int64
+	swallow := func(_ http.ResponseWriter, r *http.Request) {
+		p.forward.ServeHTTP(httptest.NewRecorder(), r)
+		taken.Add(1)
+		select {
+		case <-r.Context().Done():
+		case <-release:
+		}
+	}
+	p.instead(swallow)
+	d.make(t, 20, time.Millisecond)
+	agenttest.Wait(t, "the same to be sent again", func() bool { return taken.Load() >= 4 })
+	p.instead(nil)
+	arrived()
+
+	// The same, and the agent is killed while it waits.
+	taken.Store(0)
+	p.instead(swallow)
+	d.make(t, 20, time.Millisecond)
+	agenttest.Wait(t, "Loki to have taken what it does not acknowledge", func() bool { return taken.Load() >= 2 })
+	agent.settle(t, d)
+	agent.kill(t)
+	p.instead(nil)
+	d.since = 0
+	agent = startAgent(t, variables, d, lokiConfig, "loki", impatient)
+	arrived()
+	assert.Zero(t, agent.own(t, "otelcol_exporter_send_failed_log_records"))
+}
+
+// What Loki refuses for good is counted, does not hold up what follows, and the log says why.
+func TestLokiRefuses(t *testing.T) {
+	agenttest.RequireRoot(t)
+	loki := startLoki(t)
+	p := newProxy(t, loki.url())
+	d := newDatagrams(t)
+	agent := startAgent(t, environment("LOKI_URL="+p.URL, "NETEXPORTER_QUEUE="+t.TempDir()), d, lokiConfig, "loki", bothRoutes)
+	p.instead(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "too old for us", http.StatusBadRequest) })
+	d.make(t, 10, time.Millisecond)
+	agent.settle(t, d)
+	for _, route := range []string{routeOTLP, routePush} {
+		agenttest.Wait(t, "the loss to be counted", func() bool {
+			return agent.own(t, "otelcol_exporter_send_failed_log_records", `exporter="`+route+`"`) >= 10
+		})
+	}
+	assert.GreaterOrEqual(t, agent.own(t, "otelcol_netexporter_loki_dropped", `reason="status_400"`), 10)
+	assert.Contains(t, agent.Stderr.String(), "400 Bad Request: too old for us")
+	agenttest.Wait(t, "nothing to wait", func() bool { return agent.waiting(t, routePush)+agent.waiting(t, routeOTLP) == 0 })
+	p.instead(nil)
+	next := firstPort + d.sent
+	d.make(t, 1, 0)
+	agenttest.Wait(t, "the next event to be in Loki", func() bool {
+		return len(loki.query(of(routePush)+fmt.Sprintf(` |= "dport=%d "`, next))) == 1
+	})
+}
+
+// The queue is full, or the disk is: what was taken is delivered, and what was refused is counted.
+func TestNoRoom(t *testing.T) {
+	agenttest.RequireRoot(t)
+	loki := startLoki(t)
+	for name, tt := range map[string]struct {
+		disk  string // size of the file system
+		queue int    // bytes
+		// The queue takes for sent what it cannot mark as being sent, for want of room (persistentQueue.getNextItem): on a full
+		// disk, nearly all is delivered, and not always all.
+		mayLose bool
+	}{
+		"queue": {disk: "64m", queue: 200_000},
+		"disk":  {disk: "1m", queue: 1 << 28, mayLose: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+tt.disk))
+			t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+			p := newProxy(t, loki.url())
+			p.instead(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+			d := newDatagrams(t)
+			agent := startAgent(
+				t, environment("LOKI_URL="+p.URL, "NETEXPORTER_QUEUE="+dir), d, lokiConfig, "loki", fmt.Sprintf(
+					"exporters: {otlp_http/loki: {retry_on_failure: {max_interval: 1s}, sending_queue: {queue_size: %d, batch: {min_size: 50000, max_size: 50000}}}}", tt.queue,
+				),
+			)
+			refused := func() int {
+				return agent.own(t, "otelcol_exporter_enqueue_failed_log_records", `exporter="`+routeOTLP+`"`)
+			}
+			agenttest.Wait(t, "the queue to be full", func() bool {
+				d.make(t, 20, time.Millisecond)
+				agent.settle(t, d)
+				return refused() > 20
+			})
+			assert.GreaterOrEqual(t, agent.own(t, "otelcol_netexporter_events_lost", `hop="pipeline"`), refused())
+			t.Logf("%d events, %d refused", d.sent, refused())
+
+			p.instead(nil)
+			agenttest.Wait(t, "what was taken to be delivered", func() bool { return agent.waiting(t, routeOTLP) == 0 })
+			// Room again: so all goes on.
+			lost, last := refused(), d.sent
+			d.make(t, 20, time.Millisecond)
+			agent.settle(t, d)
+			var ports []int
+			agenttest.Wait(t, "the last events", func() bool {
+				ports = d.stored(loki, routeOTLP)
+				return slices.Contains(ports, firstPort+d.sent-1)
+			})
+			t.Logf("%d of %d events in Loki", len(ports), d.sent)
+			assert.Equal(t, lost, refused(), "refused after there was room again")
+			assert.Subset(t, ports, d.ports()[last:], "events after there was room again")
+			assert.IsIncreasing(t, ports, "each once, in order")
+			if tt.mayLose {
+				t.Logf("%d events that were taken are lost", d.sent-lost-len(ports))
+				return
+			}
+			// The two that settle sends each time are among those refused.
+			assert.GreaterOrEqual(t, len(ports), d.sent-lost, "what was taken is delivered")
+		})
+	}
+}
