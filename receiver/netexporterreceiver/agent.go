@@ -642,7 +642,7 @@ func (r *running) record(rows []netns.Row, snapshots []probe.Snapshot, node []pr
 		seriesOfZeros += pointsOf(m).Len()
 	}
 	for i := range rows {
-		ns, _ := r.inventory.Lookup(rows[i].ID)
+		ns := r.inventory.Namespace(rows[i].ID)
 		resource := r.resources.of(ns)
 		if ns.Host {
 			for _, s := range node {

@@ -30,6 +30,10 @@ const (
 	// ownerPause is the least time between two looks at all processes for the sake of the events of one
 	// namespace. Of many that begin at once each is looked for at its first event.
 	ownerPause = 250 * time.Millisecond
+	// A look at all processes for the sake of an event takes a millisecond, or with thousands of processes tens of
+	// them. All looks together may take one part in lookShare of the time, and what was saved up, up to lookBurst.
+	lookShare = 20
+	lookBurst = 250 * time.Millisecond
 )
 
 // Inventory knows who lives in the network namespaces. It alone uses its source, and may be used by
@@ -55,6 +59,9 @@ type Inventory struct {
 	own      uint32           // inode of the namespace that this process is in
 	missing  map[ID]time.Time // what Lookup has looked for in vain
 	updated  time.Time        // when the last pass was
+	// lookTime is what looks for the sake of events may take yet, as of lookAsOf.
+	lookTime time.Duration
+	lookAsOf time.Time
 }
 
 type entry struct {
@@ -426,30 +433,57 @@ func (v *Inventory) Known(id ID) bool {
 	return v.entries[id] != nil
 }
 
-// Lookup returns what is known of a namespace, which may be gone for up to a minute. The events of a
+// Namespace returns what the last pass has found out about a namespace.
+func (v *Inventory) Namespace(id ID) Namespace {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if e := v.entries[id]; e != nil {
+		return e.Namespace
+	}
+	return Namespace{ID: id}
+}
+
+// Lookup returns what is known of the namespace of an event, which may be gone for up to a minute. The events of a
 // new namespace come before the next pass: Lookup makes one, once for each namespace. One that the last
-// pass met before its first process came is looked at again, a few times.
+// pass met before its first process came is looked at again, a few times. Both happen within the time that looks
+// for the sake of events may take.
 func (v *Inventory) Lookup(id ID) (Namespace, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if e := v.entries[id]; e != nil {
 		if !e.Host && e.Owner == (Owner{}) && e.asked < ownerTries && !v.now().Before(e.askAfter) {
-			v.askAgain(e)
+			v.look(func() { v.askAgain(e) })
 		}
 		return e.Namespace, true
 	}
 	if _, inVain := v.missing[id]; inVain || id == (ID{}) {
 		return Namespace{ID: id}, false
 	}
-	if rows, err := v.source.Rows(nil); err == nil {
-		// What else fails here fails, and is reported, in the next pass too.
-		_ = v.update(rows)
-	}
+	v.look(func() {
+		if rows, err := v.source.Rows(nil); err == nil {
+			// What else fails here fails, and is reported, in the next pass too.
+			_ = v.update(rows)
+		}
+		if v.entries[id] == nil {
+			v.missing[id] = v.now()
+		}
+	})
 	if e := v.entries[id]; e != nil {
 		return e.Namespace, true
 	}
-	v.missing[id] = v.now()
 	return Namespace{ID: id}, false
+}
+
+// look calls f, which looks at processes for the sake of an event, if there is time for that.
+func (v *Inventory) look(f func()) {
+	begin := v.now()
+	v.lookTime = min(lookBurst, v.lookTime+begin.Sub(v.lookAsOf)/lookShare)
+	v.lookAsOf = begin
+	if v.lookTime <= 0 {
+		return
+	}
+	f()
+	v.lookTime -= v.now().Sub(begin)
 }
 
 // askAgain looks at all processes for those of one namespace.

@@ -21,6 +21,8 @@ type fakeSource struct {
 	tasks  []Task
 	host   ID
 	passes int
+	looks  int
+	look   func() // what happens while tasks are read
 	err    error
 }
 
@@ -28,11 +30,18 @@ func (f *fakeSource) Rows(rows []Row) ([]Row, error) {
 	f.passes++
 	return append(rows, f.rows...), f.err
 }
-func (f *fakeSource) Serves() []bool                     { return nil }
-func (f *fakeSource) Tasks(tasks []Task) ([]Task, error) { return append(tasks, f.tasks...), nil }
-func (f *fakeSource) Host() (ID, error)                  { return f.host, nil }
-func (f *fakeSource) Hooks() []kernel.Hook               { return nil }
-func (f *fakeSource) Close() error                       { return nil }
+
+func (f *fakeSource) Tasks(tasks []Task) ([]Task, error) {
+	f.looks++
+	if f.look != nil {
+		f.look()
+	}
+	return append(tasks, f.tasks...), nil
+}
+func (f *fakeSource) Serves() []bool       { return nil }
+func (f *fakeSource) Host() (ID, error)    { return f.host, nil }
+func (f *fakeSource) Hooks() []kernel.Hook { return nil }
+func (f *fakeSource) Close() error         { return nil }
 
 type host struct {
 	*fakeSource
@@ -143,6 +152,36 @@ func TestOwnerIsNotAskedForEachEvent(t *testing.T) {
 	}
 	if asked := h.entries[ns].asked; asked != ownerTries {
 		t.Errorf("asked %d times, want %d", asked, ownerTries)
+	}
+}
+
+// Of a thousand namespaces that nobody lives in, metrics do not look for anybody, and events not for long.
+func TestLooksTakeABoundedTime(t *testing.T) {
+	h := newHost(t)
+	const namespaces, look = 1000, 20 * time.Millisecond
+	for i := range namespaces {
+		h.add(t, ID{uint64(10 + i), uint32(1000 + i)})
+	}
+	h.pass(t)
+	h.looks = 0
+	for _, row := range h.fakeSource.rows {
+		h.Namespace(row.ID)
+	}
+	if h.looks != 0 {
+		t.Errorf("%d looks for metrics", h.looks)
+	}
+	h.fakeSource.look = func() { h.now = h.now.Add(look) }
+	begin := h.now
+	for range 100 {
+		for _, row := range h.fakeSource.rows {
+			h.Lookup(row.ID)
+			h.Lookup(ID{row.ID.Cookie + 1e6, row.ID.Inode}) // new ones, too
+		}
+		h.now = h.now.Add(100 * time.Millisecond)
+	}
+	most := lookBurst + h.now.Sub(begin)/lookShare + look
+	if got := time.Duration(h.looks) * look; got > most || got < most/2 {
+		t.Errorf("%d looks took %v, want at most %v and more than half of it", h.looks, got, most)
 	}
 }
 
