@@ -44,7 +44,7 @@ func TestShippedPorts(t *testing.T) {
 		assert.Regexp(t, `Probe runs\b.*"probe": "`+probe+`", "`, a.Stderr.String(), "the log says which variant runs")
 	}
 	_, err := agenttest.Get("http://" + agenttest.Loopback(13133))
-	assert.NoError(t, err, "the health check")
+	require.NoError(t, err, "the health check")
 	list := agenttest.Run(t, nil, agenttest.Program(t, "inspector"), "list", "probe")
 	assert.Zero(t, list.ExitCode(t), "the event stream, which inspector finds by itself")
 }
