@@ -131,10 +131,14 @@ static __always_inline bool sent_long_ago(__s64 stamp, __u64 *ns)
 /* The stamp of others may be of another clock; 60 s is longer than any queue. */
 #define MAX_NS (60 * NSEC_PER_SEC)
 
-/* on_sent measures a packet of a connection that is in the namespace of the device. */
-static __always_inline void on_sent(void *ctx, struct sk_buff *skb, enum kernel_section section, __u64 ns)
+/*
+ * on_sent measures a packet of a connection that is in the namespace of the device. Which device that is, the packet
+ * does not say once a veth has given it back: then it has the receiver's.
+ */
+static __always_inline void on_sent(void *ctx, struct sk_buff *skb, struct net_device *dev, enum kernel_section section,
+				    __u64 ns)
 {
-	struct net *net = BPF_CORE_READ(skb, dev, nd_net.net);
+	struct net *net = BPF_CORE_READ(dev, nd_net.net);
 	struct sock *sk = BPF_CORE_READ(skb, sk);
 	struct counted *c, this = { .skb = (__u64)skb, .stamp = BPF_CORE_READ(skb, tstamp) };
 	__u32 i = this.skb >> 6 & 4095;
@@ -166,9 +170,9 @@ int send__tp_btf(__u64 *ctx)
 	__u64 ns;
 
 	if (sent_long_ago(stamp, &ns))
-		on_sent(ctx, skb, KERNEL_SECTION_UNKNOWN, ns);
+		on_sent(ctx, skb, skb->dev, KERNEL_SECTION_UNKNOWN, ns);
 	else if (full_histograms && stamp)
-		on_sent(ctx, skb, KERNEL_SECTION_UNKNOWN, bpf_ktime_get_ns() - stamp);
+		on_sent(ctx, skb, skb->dev, KERNEL_SECTION_UNKNOWN, bpf_ktime_get_ns() - stamp);
 	NEXT(ctx, net_dev_queue);
 }
 
@@ -177,12 +181,13 @@ SEC("raw_tp/qdisc_dequeue")
 int dequeue__raw_tp(__u64 *ctx)
 {
 	struct sk_buff *skb = (void *)ctx[3];
+	struct netdev_queue *queue = (void *)ctx[1];
 	__u64 ns;
 	int i;
 
 	for (i = 0; i < MAX_DEQUEUED && i < (int)ctx[2] && skb; i++) {
 		if (sent_long_ago(BPF_CORE_READ(skb, tstamp), &ns))
-			on_sent(ctx, skb, KERNEL_SECTION_QDISC, ns);
+			on_sent(ctx, skb, BPF_CORE_READ(queue, dev), KERNEL_SECTION_QDISC, ns);
 		skb = BPF_CORE_READ(skb, next);
 	}
 	return 0;

@@ -62,7 +62,7 @@ int enqueue__fentry(__u64 *ctx)
 }
 
 /* on_dequeue measures how long a packet has waited, and notes that it was given out in a batch. */
-static __always_inline void on_dequeue(struct sk_buff *skb, __u32 batch)
+static __always_inline void on_dequeue(struct sk_buff *skb, struct netdev_queue *queue, __u32 batch)
 {
 	__u32 tag, age, type, now = stamp_now();
 	struct slot *s = slot_of((__u64)skb, &tag);
@@ -74,7 +74,8 @@ static __always_inline void on_dequeue(struct sk_buff *skb, __u32 batch)
 	age = now - s->stamp;
 	if (s->tag != tag || (type == NETIF_TYPE_XMIT && s->batch != batch) || is_short(age))
 		goto out;
-	e = measured(&events, sizeof(*e), skb_net(skb), type, stamp_ns(age));
+	/* Not the packet's device: what a veth has given back has the receiver's. */
+	e = measured(&events, sizeof(*e), BPF_CORE_READ(queue, dev, nd_net.net), type, stamp_ns(age));
 	if (!e)
 		goto out;
 	skb_flow(skb, &e->hdr.flow);
@@ -106,7 +107,7 @@ int dequeue__raw_tp(__u64 *ctx)
 	if (!skb ? !BPF_CORE_READ(q, gso_skb.qlen) : !s || s->tag != tag || !s->batch || s->batch != *batch)
 		*batch = *batch + 1 ?: 1;
 	for (n = 0; n < MAX_DEQUEUED && n < (int)ctx[2] && skb; n++) {
-		on_dequeue(skb, *batch);
+		on_dequeue(skb, (void *)ctx[1], *batch);
 		skb = BPF_CORE_READ(skb, next);
 	}
 	return 0;

@@ -334,6 +334,10 @@ struct sk_buff_head {
 	__u32 qlen;
 };
 
+struct netdev_queue {
+	struct net_device *dev;
+};
+
 struct Qdisc {
 	struct sk_buff_head gso_skb; /* what a device did not take */
 };

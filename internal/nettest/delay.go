@@ -79,7 +79,11 @@ func (p *Pair) TokenBucket(t T, family Family) Packet {
 // Shape lets the namespace send 5,000 bytes a second, and 1,600 at once. It skips the test where the kernel has no sch_tbf.
 func (n *Namespace) Shape(t T) {
 	t.Helper()
-	const rate, burst = 5000, 1600 // bytes
+	n.shape(t, 5000, 1600)
+}
+
+func (n *Namespace) shape(t T, rate uint64, burst uint32) {
+	t.Helper()
 	n.Do(t, func() {
 		device, err := netlink.LinkByName(Device)
 		if err != nil {

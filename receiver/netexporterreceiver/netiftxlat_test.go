@@ -53,3 +53,37 @@ func TestSlowQueueingDiscipline(t *testing.T) {
 		}.check(t, events[2])
 	})
 }
+
+// A device that is busy gives a packet back, which is no time in the queue.
+func TestBusyDevice(t *testing.T) {
+	inEachMode(t, "netiftxlat", []string{"dequeue", "enqueue"}, func(t *testing.T, r *rig, f nettest.Family) {
+		p := inhabited(t)
+		before, sumBefore := r.histogram(t, "inspector_node_netiftxlat", "xmit")
+		packet, busy := p.BusyDevice(t, f, late)
+		var s map[uint64]series
+		var atMost time.Duration
+		nettest.Wait(t, "a device that is busy for 100 ms", func() bool {
+			begin := time.Now()
+			busy()
+			atMost = time.Since(begin)
+			s = r.pass(t)
+			return s[p.A.Inode][xmitslow100ms] > 0
+		})
+		assert.EqualValues(t, 1, s[p.A.Inode][xmitslow100ms], "one was given back; the others wait in the queue")
+		assert.Zero(t, s[p.B.Inode][xmitslow100ms]+s[p.B.Inode][qdiscslow100ms])
+		after, sumAfter := r.histogram(t, "inspector_node_netiftxlat", "xmit")
+		assert.GreaterOrEqual(t, after-before, uint64(1))
+		assert.GreaterOrEqual(t, sumAfter-sumBefore, 100*time.Millisecond)
+		var events []event
+		nettest.Wait(t, "the event", func() bool {
+			events = slices.DeleteFunc(r.events(p.A, p.B), func(e event) bool { return e.EventName() != "NETIFTXLAT_XMIT" })
+			return len(events) > 0
+		})
+		assert.Len(t, events, 1)
+		slowEvent{
+			in: p.A, name: "NETIFTXLAT_XMIT", family: f, transport: "udp",
+			source: packet.Source, destination: packet.Destination,
+			atLeast: 100 * time.Millisecond, atMost: atMost,
+		}.check(t, events[0])
+	})
+}

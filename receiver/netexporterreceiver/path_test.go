@@ -4,6 +4,7 @@
 package netexporterreceiver
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -84,6 +85,7 @@ type slowEvent struct {
 	name                string
 	family              nettest.Family
 	source, destination netip.AddrPort
+	transport           string // empty: tcp
 	state               string // empty: it has none
 	own                 bool   // it names this process
 	section             string // empty: it has none
@@ -108,7 +110,7 @@ func (w slowEvent) check(t testing.TB, e event) {
 	}
 	want := map[string]string{
 		"event.name": w.name, "event.suppressed": "0",
-		"network.transport": "tcp", "network.type": w.family.String(),
+		"network.transport": cmp.Or(w.transport, "tcp"), "network.type": w.family.String(),
 		"source.address": w.source.Addr().String(), "source.port": fmt.Sprint(w.source.Port()),
 		"destination.address": w.destination.Addr().String(), "destination.port": fmt.Sprint(w.destination.Port()),
 	}
@@ -132,8 +134,8 @@ func (w slowEvent) check(t testing.TB, e event) {
 	within(t, time.Duration(ns), w.atLeast, w.atMost)
 	age := time.Since(e.Timestamp().AsTime())
 	assert.True(t, age >= 0 && age < time.Minute, "the kernel's time of %s is %s ago", w.name, age)
-	assert.Regexp(t, fmt.Sprintf(`^type=%s protocol=TCP saddr=%s sport=%d daddr=%s dport=%d cpu=\d+ pid=\d+ .*latency=\d+\.\d{3}ms`,
-		w.name, w.source.Addr(), w.source.Port(), w.destination.Addr(), w.destination.Port()), e.Body().Str())
+	assert.Regexp(t, fmt.Sprintf(`^type=%s protocol=%s saddr=%s sport=%d daddr=%s dport=%d cpu=\d+ pid=\d+ .*latency=\d+\.\d{3}ms`,
+		w.name, strings.ToUpper(cmp.Or(w.transport, "tcp")), w.source.Addr(), w.source.Port(), w.destination.Addr(), w.destination.Port()), e.Body().Str())
 }
 
 // within checks a latency that was measured by ticks.
