@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,13 +52,15 @@ func TestCluster(t *testing.T) {
 	t.Run("host network", s.testHostNetwork)
 	t.Run("static pod", s.testStaticPod)
 	t.Run("across nodes", s.testAcrossNodes)
+	t.Run("two pods of a node", s.testPeers)
 	t.Run("deleted before its reset", s.testDeleted)
 	t.Run("same name again", s.testSameName)
 	t.Run("inspector", s.testInspector)
 	t.Run("many pods", s.testChurn)
-	t.Run("changed ConfigMap", s.testReload)
 	t.Run("load on the API server", s.testLoad)
+	t.Run("changed ConfigMap", s.testReload)
 	t.Run("API server is away", s.testOutage)
+	t.Run("no agent has begun anew", s.testRestarts)
 }
 
 // suite is a cluster in which the agent runs.
@@ -94,8 +97,10 @@ func (s *suite) testInspector(t *testing.T) {
 	for _, node := range []string{"n1", "n2"} {
 		_, netns := s.create(t, newPod("inspected-"+node, node, loopback(port)...))
 		s.seen.wait(t, node, resetSent, port, isThere)
-		entities := string(command(t, inspector(), "list", "entity", "-e", s.agents[node].Status.PodIP))
-		assert.Regexp(t, `(?m)^.*`+strings.TrimPrefix(netns, "ns")+`.*inspected-`+node, entities)
+		entity := regexp.MustCompile(`(?m)^` + node + ` +` + workNamespace + ` +inspected-` + node + ` +` + netns + ` `)
+		wait(t, "the pod in the list of "+node, func() bool { // which is told of with each pass
+			return entity.Match(command(t, inspector(), "list", "entity", "-e", s.agents[node].Status.PodIP))
+		})
 	}
 	lines := strings.Split(strings.TrimSpace(string(command(t, inspector(), "watch", "-s", s.agents["n1"].Status.PodIP, "-s", s.agents["n2"].Status.PodIP,
 		"--pod", "inspected-n1,inspected-n2", "--type", resetSent, "--since", "10m", "--count", "8"))), "\n")
@@ -125,6 +130,10 @@ func (s *suite) testReload(t *testing.T) {
 			return m.labels["pod"] == "labelled" && m.labels["k8s_pod_label_app"] == ""
 		})
 	})
+}
+
+// What the tests have seen, each agent has done in one run.
+func (s *suite) testRestarts(t *testing.T) {
 	for node, a := range s.agents {
 		now, err := s.client.CoreV1().Pods(agentNamespace).Get(t.Context(), a.Name, metav1.GetOptions{})
 		require.NoError(t, err)

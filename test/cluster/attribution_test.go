@@ -36,6 +36,7 @@ const (
 	portBorn
 	portInspector
 	portLabelled
+	portPeers
 
 	portChurn = 12000
 )
@@ -141,6 +142,36 @@ func (s *suite) testAcrossNodes(t *testing.T) {
 	received := s.seen.wait(t, "n1", resetReceived, portAcross, bothVersions)
 	assertOf(t, received, "n1", workNamespace, "client", clientNetns)
 	s.assertMetrics(t, "n2", workNamespace, "server", serverNetns)
+	// Of the two addresses each agent knows the pod that is on its node.
+	s.assertPeers(t, "n2", resetSent, portAcross, "", "server")
+	s.assertPeers(t, "n1", resetReceived, portAcross, "client", "")
+}
+
+// Within a node, both pods of a connection are told.
+func (s *suite) testPeers(t *testing.T) {
+	server, serverNetns := s.create(t, newPod("near-server", "n1"))
+	ip4, ip6 := s.podIPs(t, server)
+	port := strconv.Itoa(portPeers)
+	_, clientNetns := s.create(t, newPod("near-client", "n1", net.JoinHostPort(ip4, port), net.JoinHostPort(ip6, port)))
+
+	s.assertPeers(t, "n1", resetSent, portPeers, "near-client", "near-server")
+	s.assertPeers(t, "n1", resetReceived, portPeers, "near-client", "near-server")
+	assertOf(t, s.seen.of("n1", resetSent, portPeers), "n1", workNamespace, "near-server", serverNetns)
+	assertOf(t, s.seen.of("n1", resetReceived, portPeers), "n1", workNamespace, "near-client", clientNetns)
+}
+
+// assertPeers waits for records that tell these pods of their addresses, and asserts that none tells others. The API server
+// does not know an address yet when the pod first uses it.
+func (s *suite) assertPeers(t testing.TB, node, kind string, port int, source, destination string) {
+	t.Helper()
+	want := [2]string{source, destination}
+	s.seen.wait(t, node, kind, port, func(found []record) bool {
+		return bothVersions(slices.DeleteFunc(found, func(r record) bool { return [2]string{r.sourcePod, r.destinationPod} != want }))
+	})
+	for _, r := range s.seen.of(node, kind, port) {
+		assert.Contains(t, []string{"", source}, r.sourcePod, r)
+		assert.Contains(t, []string{"", destination}, r.destinationPod, r)
+	}
 }
 
 // A pod that the API server does not know any more makes its last reset.
@@ -148,6 +179,7 @@ func (s *suite) testDeleted(t *testing.T) {
 	last := fmt.Sprintf("127.0.0.1:%d", portDeleted+1)
 	pod, netns := s.create(t, newPod("deleted", "n1", append([]string{"-last", last}, loopback(portDeleted)...)...))
 	s.seen.wait(t, "n1", resetSent, portDeleted, isThere)
+	s.assertMetrics(t, "n1", workNamespace, "deleted", netns)
 	s.delete(t, pod)
 	gone := time.Now()
 
@@ -155,6 +187,7 @@ func (s *suite) testDeleted(t *testing.T) {
 	assertOf(t, found, "n1", workNamespace, "deleted", netns)
 	assert.Greater(t, found[0].time.Sub(gone), 150*time.Millisecond, "the reset came before the pod was deleted")
 	assert.Equal(t, string(pod.UID), found[0].uid)
+	s.assertMetrics(t, "n1", workNamespace, "deleted", netns)
 }
 
 // Two pods of one name, one after the other: the events of the first are not of the second.
@@ -184,15 +217,15 @@ func (s *suite) testChurn(t *testing.T) {
 		mu       sync.Mutex
 		networks = map[string]string{} // by pod
 	)
-	// What the Prometheus endpoints say meanwhile.
-	pairs, stop := map[[2]string]bool{}, make(chan struct{})
+	// What the Prometheus endpoints say meanwhile: labels by pod.
+	series, stop := map[string][]map[string]string{}, make(chan struct{})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for {
 			for _, a := range s.agents {
 				for _, m := range a.metrics(t, "inspector_pod_tcpoutrsts") {
-					pairs[[2]string{m.labels["pod"], m.labels["netns"]}] = true
+					series[m.labels["pod"]] = append(series[m.labels["pod"]], m.labels)
 				}
 			}
 			select {
@@ -219,41 +252,35 @@ func (s *suite) testChurn(t *testing.T) {
 	close(stop)
 	<-done
 
-	events, unnamed := 0, 0
-	for i := range rounds {
-		name := fmt.Sprintf("round-%d", i)
-		for _, r := range s.seen.of(fmt.Sprintf("n%d", 1+i%2), resetSent, portChurn+i) {
-			events++
-			assert.Equal(t, networks[name], r.netns, r)
-			if r.pod == "" {
-				unnamed++
-				continue
-			}
-			assert.Equal(t, name, r.pod, r)
-		}
-	}
-	series := 0
-	for pair := range pairs {
-		if strings.HasPrefix(pair[0], "round-") {
-			series++
-			assert.Equal(t, networks[pair[0]], pair[1], "netns of the metrics of %s", pair[0])
-		}
-	}
+	events, onPage := 0, 0
 	numbers := map[string]bool{}
-	for _, netns := range networks {
-		numbers[netns] = true
+	for i := range rounds {
+		node, name := fmt.Sprintf("n%d", 1+i%2), fmt.Sprintf("round-%d", i)
+		numbers[networks[name]] = true
+		found := s.seen.of(node, resetSent, portChurn+i)
+		events += len(found)
+		assertOf(t, found, node, workNamespace, name, networks[name])
+		if len(series[name]) > 0 {
+			onPage++
+		}
+		for _, labels := range series[name] {
+			assert.Equal(t, map[string]string{"namespace": workNamespace, "pod": name, "node": node, "netns": networks[name]}, labels)
+		}
 	}
-	t.Logf("%d pods, %d inode numbers; %d events, %d of them without a pod; %d pods seen on a Prometheus endpoint", rounds, len(numbers), events, unnamed, series)
+	t.Logf("%d pods, %d inode numbers; %d events; %d pods seen on a Prometheus endpoint", rounds, len(numbers), events, onPage)
 	assert.Less(t, len(numbers), rounds, "no inode number was used twice: this run proves nothing about that")
-	assert.Zero(t, unnamed)
-	assert.NotZero(t, series)
+	assert.NotZero(t, onPage)
 }
 
 // Without its API server a cluster goes on, and so do the agents.
 func (s *suite) testOutage(t *testing.T) {
 	const outage, pass = time.Minute, 5 * time.Second
-	_, netns := s.create(t, newPod("living", "n1", loopback(portLiving)...))
-	s.assertMetrics(t, "n1", workNamespace, "living", netns)
+	networks := map[string]string{}
+	for _, node := range []string{"n1", "n2"} {
+		_, networks[node] = s.create(t, newPod("living-"+node, node, loopback(portLiving)...))
+		s.assertMetrics(t, node, workNamespace, "living-"+node, networks[node])
+	}
+	byLogs := s.lookups(t, "n1", "log_directory")
 
 	start := s.stop(t, "apiserver")
 	begin := time.Now()
@@ -268,20 +295,36 @@ func (s *suite) testOutage(t *testing.T) {
 		}
 	}
 	s.assertMetrics(t, "n1", workNamespace, "born-n1", born[0].netns)
-	s.seen.wait(t, "n1", resetSent, portLiving, func(found []record) bool {
-		return found[len(found)-1].time.Sub(begin) > outage
-	})
-	s.assertMetrics(t, "n1", workNamespace, "living", netns)
-	connected := s.agents["n1"].self(t, "otelcol_netexporter_k8spod_api_connected")
-	require.NotEmpty(t, connected)
-	assert.Zero(t, connected[0].value, "the agent does not say that the API server is away")
+	assert.Greater(t, s.lookups(t, "n1", "log_directory"), byLogs)
+	for node, netns := range networks {
+		s.seen.wait(t, node, resetSent, portLiving, func(found []record) bool {
+			return found[len(found)-1].time.Sub(begin) > outage
+		})
+		s.assertMetrics(t, node, workNamespace, "living-"+node, netns)
+		connected := s.agents[node].self(t, "otelcol_netexporter_k8spod_api_connected")
+		require.NotEmpty(t, connected)
+		assert.Zero(t, connected[0].value, "the agent on %s does not say that the API server is away", node)
+	}
 
 	start()
 	s.waitAPI(t)
-	wait(t, "the agent to be connected again", func() bool {
-		return s.agents["n1"].self(t, "otelcol_netexporter_k8spod_api_connected")[0].value == 1
-	})
-	found := s.seen.of("n1", resetSent, portLiving)
-	t.Logf("%d events of a living pod in an outage of %v", len(found), outage)
-	assertOf(t, found, "n1", workNamespace, "living", netns)
+	for node, netns := range networks {
+		wait(t, "the agent on "+node+" to be connected again", func() bool {
+			return s.agents[node].self(t, "otelcol_netexporter_k8spod_api_connected")[0].value == 1
+		})
+		found := s.seen.of(node, resetSent, portLiving)
+		t.Logf("%d events of a living pod on %s in an outage of %v", len(found), node, outage)
+		assertOf(t, found, node, workNamespace, "living-"+node, netns)
+	}
+}
+
+// lookups is how often a source has named a pod to the agent of a node.
+func (s *suite) lookups(t testing.TB, node, source string) (count float64) {
+	t.Helper()
+	for _, m := range s.agents[node].self(t, "otelcol_netexporter_k8spod_lookups") {
+		if m.labels["source"] == source {
+			count += m.value
+		}
+	}
+	return count
 }

@@ -267,24 +267,38 @@ func (a agent) self(t testing.TB, name string) []sample { return a.scrape(t, 888
 func (a agent) scrape(t testing.TB, port int, name string) []sample {
 	t.Helper()
 	client := http.Client{Timeout: 10 * time.Second}
-	resp, err := client.Get(fmt.Sprintf("http://%s:%d/metrics", a.Status.PodIP, port))
-	require.NoError(t, err)
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	require.NoError(t, err)
-	var samples []sample
+	var page []byte
+	wait(t, "the page of the agent", func() bool { // a change of its configuration closes it for a moment
+		resp, err := client.Get(fmt.Sprintf("http://%s:%d/metrics", a.Status.PodIP, port))
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return false
+		}
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		page, err = io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		return true
+	})
+	return samples(t, page, name)
+}
+
+// samples returns those of a metric on a page of the Prometheus exposition.
+func samples(t testing.TB, page []byte, name string) []sample {
+	t.Helper()
+	var found []sample
 	line := regexp.MustCompile(`(?m)^` + name + `(?:\{(.*)\})? (\S+)`)
 	label := regexp.MustCompile(`(\w+)="([^"]*)"`)
-	for _, m := range line.FindAllStringSubmatch(string(body), -1) {
+	for _, m := range line.FindAllStringSubmatch(string(page), -1) {
 		s := sample{labels: map[string]string{}}
 		for _, l := range label.FindAllStringSubmatch(m[1], -1) {
 			s.labels[l[1]] = l[2]
 		}
+		var err error
 		s.value, err = strconv.ParseFloat(m[2], 64)
 		require.NoError(t, err)
-		samples = append(samples, s)
+		found = append(found, s)
 	}
-	return samples
+	return found
 }
 
 // newPod is a pod that connects to addresses, on a node.
