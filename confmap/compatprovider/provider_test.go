@@ -74,7 +74,7 @@ config:
 				"service::extensions":                             list("health_check"),
 				"service::telemetry::logs::level":                 "info",
 				"exporters::prometheus::translation_strategy":     "UnderscoreEscapingWithoutSuffixes",
-				"exporters::prometheus::resource_constant_labels": map[string]any{"included": list("namespace", "netns", "node", "pod")},
+				"exporters::prometheus::resource_constant_labels": map[string]any{"included": list("namespace", "netns", "node", "pod", "k8s.pod.ip", "k8s.pod.label.*")},
 			})
 		})
 	}
