@@ -226,13 +226,13 @@ test-vm: ## Run the kernel tests in a virtual machine: make test-vm KERNEL=6.1
 	@test/vm/run $(KERNEL)
 
 .PHONY: cluster-tools
-cluster-tools: $(IMAGE_TOOL) $(KUBERNETES) $(ETCD) $(DEPLOY) $(if $(CLUSTER_SCALE),$(KWOK))
+cluster-tools: $(IMAGE_TOOL) $(KUBERNETES) $(ETCD) $(DEPLOY) $(LOKI) $(if $(CLUSTER_SCALE),$(KWOK))
 
 # CLUSTER_OPTIONAL: where a cluster cannot run, which is said, that is no failure.
 .PHONY: test-cluster
 test-cluster: cluster-tools ## Run the image, as deploy/kubernetes has it, in a Kubernetes cluster of two nodes on this machine (root)
 	@$(MAKE) image IMAGE_ARCHS=$$(go env GOARCH)
-	@export PATH='$(KUBERNETES):$(DEPLOY):$(IMAGE_TOOL):$(KWOK)':$$PATH ETCD='$(ETCD)/server' CLUSTER_SCALE='$(CLUSTER_SCALE)'; \
+	@export PATH='$(KUBERNETES):$(DEPLOY):$(IMAGE_TOOL):$(LOKI):$(KWOK)':$$PATH ETCD='$(ETCD)/server' CLUSTER_SCALE='$(CLUSTER_SCALE)'; \
 	test/cluster/run $(ARGS) || { status=$$?; [[ $$status == 77 && -n '$(CLUSTER_OPTIONAL)' ]] || exit $$status; }
 
 .PHONY: fuzz

@@ -30,16 +30,19 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// toBackEnd are values that send the events to the tests too, which have more of them there than in their lines.
-const toBackEnd = `extraConfig={
-	"exporters": {"otlp_http": {"endpoint": "http://` + backEnd + `"}},
-	"service": {"pipelines": {"logs": {"exporters": ["stdout", "eventstream", "otlp_http"]}}}}`
+// withEvents are flags that send events to Loki, which testLoki starts, and to the tests, which have more of them there than in
+// their lines.
+func withEvents() []string {
+	return []string{"--set", "config.enableEventServer=true,config.remoteLokiAddress=" + lokiHost, "--set-json", `extraConfig={
+		"exporters": {"otlp_http": {"endpoint": "http://` + backEnd + `"}},
+		"service": {"pipelines": {"logs": {"exporters": ["stdout", "eventstream", "otlp_http"]}}}}`}
+}
 
 func TestCluster(t *testing.T) {
 	c := open(t)
 	seen := receive(t)
 	c.createNamespace(t, workNamespace)
-	manifests := render(t, "--set", "config.enableEventServer=true", "--set-json", toBackEnd)
+	manifests := render(t, withEvents()...)
 	agents := c.install(t, manifests)
 	s := &suite{c, seen, agents, manifests}
 
@@ -53,6 +56,7 @@ func TestCluster(t *testing.T) {
 	t.Run("static pod", s.testStaticPod)
 	t.Run("across nodes", s.testAcrossNodes)
 	t.Run("two pods of a node", s.testPeers)
+	t.Run("Loki", s.testLoki)
 	t.Run("deleted before its reset", s.testDeleted)
 	t.Run("same name again", s.testSameName)
 	t.Run("inspector", s.testInspector)
@@ -103,7 +107,7 @@ func (s *suite) testInspector(t *testing.T) {
 		})
 	}
 	lines := strings.Split(strings.TrimSpace(string(command(t, inspector(), "watch", "-s", s.agents["n1"].Status.PodIP, "-s", s.agents["n2"].Status.PodIP,
-		"--pod", "inspected-n1,inspected-n2", "--type", resetSent, "--since", "10m", "--count", "8"))), "\n")
+		"--pod", "inspected-n1,inspected-n2", "--type", resetSent, "--since", "10m", "--count", "80"))), "\n") // the first made some while the second was begun
 	for _, node := range []string{"n1", "n2"} {
 		assert.True(t, slices.ContainsFunc(lines, func(line string) bool {
 			return strings.Contains(line, "TCPRESET_NOSOCK Namespace=work Pod=inspected-"+node+" Node="+node+" ")
@@ -117,7 +121,7 @@ func inspector() string { return filepath.Join(filepath.Dir(os.Getenv("CLUSTER_A
 func (s *suite) testReload(t *testing.T) {
 	_, netns := s.create(t, newPod("labelled", "n1", loopback(portLabelled)...))
 	s.assertMetrics(t, "n1", workNamespace, "labelled", netns)
-	changed := render(t, "--set", "config.enableEventServer=true", "--set", "config.metricLabelVerbose=true", "--set-json", toBackEnd)
+	changed := render(t, append(withEvents(), "--set", "config.metricLabelVerbose=true")...)
 	s.apply(t, changed, false)
 	wait(t, "the label of the pod among the metrics", func() bool {
 		return slices.ContainsFunc(s.agents["n1"].metrics(t, "inspector_pod_tcpoutrsts"), func(m sample) bool {

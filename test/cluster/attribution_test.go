@@ -275,9 +275,9 @@ func (s *suite) testChurn(t *testing.T) {
 // Without its API server a cluster goes on, and so do the agents.
 func (s *suite) testOutage(t *testing.T) {
 	const outage, pass = time.Minute, 5 * time.Second
-	networks := map[string]string{}
-	for _, node := range []string{"n1", "n2"} {
-		_, networks[node] = s.create(t, newPod("living-"+node, node, loopback(portLiving)...))
+	networks, ports := map[string]string{}, map[string]int{"n1": portLiving, "n2": portLiving + 1}
+	for node, port := range ports {
+		_, networks[node] = s.create(t, newPod("living-"+node, node, loopback(port)...))
 		s.assertMetrics(t, node, workNamespace, "living-"+node, networks[node])
 	}
 	byLogs := s.lookups(t, "n1", "log_directory")
@@ -297,7 +297,7 @@ func (s *suite) testOutage(t *testing.T) {
 	s.assertMetrics(t, "n1", workNamespace, "born-n1", born[0].netns)
 	assert.Greater(t, s.lookups(t, "n1", "log_directory"), byLogs)
 	for node, netns := range networks {
-		s.seen.wait(t, node, resetSent, portLiving, func(found []record) bool {
+		s.seen.wait(t, node, resetSent, ports[node], func(found []record) bool {
 			return found[len(found)-1].time.Sub(begin) > outage
 		})
 		s.assertMetrics(t, node, workNamespace, "living-"+node, netns)
@@ -312,7 +312,7 @@ func (s *suite) testOutage(t *testing.T) {
 		wait(t, "the agent on "+node+" to be connected again", func() bool {
 			return s.agents[node].self(t, "otelcol_netexporter_k8spod_api_connected")[0].value == 1
 		})
-		found := s.seen.of(node, resetSent, portLiving)
+		found := s.seen.of(node, resetSent, ports[node])
 		t.Logf("%d events of a living pod on %s in an outage of %v", len(found), node, outage)
 		assertOf(t, found, node, workNamespace, "living-"+node, netns)
 	}

@@ -101,9 +101,16 @@ func TestChart(t *testing.T) {
 		{
 			"enableLoki", []string{"config.enableEventServer=true", "config.enableLoki=true"},
 			map[string]any{
-				"service::pipelines::logs::exporters": []any{"stdout", "eventstream", "loki"},
-				"exporters::loki::endpoint":           "http://grafana-loki.netexporter.svc:3100/loki/api/v1/push",
+				"service::pipelines::logs::exporters":      []any{"stdout", "eventstream"},
+				"service::pipelines::logs/loki::exporters": []any{"loki"},
+				"service::extensions":                      []any{"health_check", "file_storage"},
+				"exporters::loki::endpoint":                "http://grafana-loki.netexporter.svc:3100/loki/api/v1/push",
+				"exporters::loki::sending_queue::storage":  "file_storage",
 			},
+		},
+		{
+			"enableLoki without events", []string{"config.enableLoki=true"},
+			map[string]any{"service::pipelines::logs/loki": nil, "exporters::loki": nil, "service::extensions": []any{"health_check"}},
 		},
 		{
 			"remoteLokiAddress", []string{"config.enableEventServer=true", "config.remoteLokiAddress=loki.example"},

@@ -24,6 +24,8 @@ import (
 const (
 	// backEnd is where the tests take the events in, on node 1.
 	backEnd = "10.99.0.1:4318"
+	// lokiHost is where testLoki has Loki, on node 1, at its usual port.
+	lokiHost = "10.99.0.1"
 
 	resetSent     = "TCPRESET_NOSOCK"
 	resetReceived = "TCP_RCV_RST_SYN"
