@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -61,6 +62,7 @@ func TestCluster(t *testing.T) {
 	t.Run("same name again", s.testSameName)
 	t.Run("inspector", s.testInspector)
 	t.Run("many pods", s.testChurn)
+	t.Run("self-test in the pod", s.testSelfTest)
 	t.Run("load on the API server", s.testLoad)
 	t.Run("changed ConfigMap", s.testReload)
 	t.Run("API server is away", s.testOutage)
@@ -144,6 +146,15 @@ func (s *suite) testRestarts(t *testing.T) {
 		assert.Equal(t, a.UID, now.UID, node)
 		assert.Zero(t, now.Status.ContainerStatuses[0].RestartCount, node)
 	}
+}
+
+// What `kubectl exec` does: the self-test passes with the capabilities and the seccomp profile of the pod.
+func (s *suite) testSelfTest(t *testing.T) {
+	pod, err := s.client.CoreV1().Pods(agentNamespace).Get(t.Context(), s.agents["n1"].Name, metav1.GetOptions{})
+	require.NoError(t, err)
+	_, id, _ := strings.Cut(pod.Status.ContainerStatuses[0].ContainerID, "://")
+	out, err := exec.Command("ctr", "-n", "k8s.io", "task", "exec", "--exec-id", "selftest", id, "inspector", "selftest").CombinedOutput()
+	assert.NoError(t, err, "%s", out)
 }
 
 // daemonSet is that of the manifests.

@@ -197,7 +197,7 @@ func agentConfig(t *testing.T, manifests []byte) *confmap.Conf {
 		require.NoError(t, merged.Merge(confmap.NewFromStringMap(content)))
 	}
 	validate := exec.Command(os.Getenv("CLUSTER_AGENT"), args...)
-	validate.Env = append(os.Environ(), "K8S_NODE_NAME=n1")
+	validate.Env = append(os.Environ(), "K8S_NODE_NAME=n1", "NETEXPORTER_QUEUE="+dir)
 	out, err := validate.CombinedOutput()
 	require.NoError(t, err, "%s\n%s", out, strings.Join(args, " "))
 	return merged
