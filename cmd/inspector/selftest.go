@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os/signal"
@@ -35,7 +36,7 @@ the events is compared with what was done, for IPv4 and IPv6.
 
 Verdicts: ok, failed, unavailable (this kernel cannot run the hook), untested (nothing within
 private namespaces makes it happen). The exit code is 0 if nothing failed, 1 if something did or
-if there was no test. It takes the privileges of the agent.`,
+if there was no test. It takes the privileges of the agent, and CAP_NET_RAW.`,
 		RunE: func(cmd *cobra.Command, probes []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
@@ -55,8 +56,11 @@ if there was no test. It takes the privileges of the agent.`,
 			if err != nil {
 				return fmt.Errorf("not all was tested: %w", err)
 			}
-			if failed := countFailed(results); failed > 0 {
+			switch ok, failed := count(results, netexporterreceiver.VerdictOK), count(results, netexporterreceiver.VerdictFailed); {
+			case failed > 0:
 				return fmt.Errorf("%d of %d hooks do not work", failed, len(results))
+			case ok == 0:
+				return errors.New("nothing could be tested")
 			}
 			return nil
 		},
@@ -67,14 +71,14 @@ if there was no test. It takes the privileges of the agent.`,
 	return cmd
 }
 
-func countFailed(results []netexporterreceiver.SelfTestResult) int {
-	failed := 0
+func count(results []netexporterreceiver.SelfTestResult, verdict netexporterreceiver.Verdict) int {
+	number := 0
 	for _, r := range results {
-		if r.Verdict == netexporterreceiver.VerdictFailed {
-			failed++
+		if r.Verdict == verdict {
+			number++
 		}
 	}
-	return failed
+	return number
 }
 
 func printTable(w io.Writer, results []netexporterreceiver.SelfTestResult) error {

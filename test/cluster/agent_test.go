@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -148,13 +147,27 @@ func (s *suite) testRestarts(t *testing.T) {
 	}
 }
 
-// What `kubectl exec` does: the self-test passes with the capabilities and the seccomp profile of the pod.
+// The self-test, in a pod as `kubectl debug node --profile=sysadmin` makes it.
 func (s *suite) testSelfTest(t *testing.T) {
-	pod, err := s.client.CoreV1().Pods(agentNamespace).Get(t.Context(), s.agents["n1"].Name, metav1.GetOptions{})
+	pod := newPod("selftest", "n1")
+	pod.Spec.HostPID, pod.Spec.HostNetwork, pod.Spec.RestartPolicy = true, true, corev1.RestartPolicyNever
+	container := &pod.Spec.Containers[0]
+	container.Image = s.agents["n1"].Spec.Containers[0].Image
+	container.Command, container.Args = []string{"inspector", "selftest"}, []string{"--root", "/host"}
+	container.SecurityContext = &corev1.SecurityContext{Privileged: new(true)}
+	container.VolumeMounts = []corev1.VolumeMount{{Name: "host", MountPath: "/host"}}
+	pod.Spec.Volumes = []corev1.Volume{{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}}}
+	pod, err := s.client.CoreV1().Pods(workNamespace).Create(t.Context(), pod, metav1.CreateOptions{})
 	require.NoError(t, err)
-	_, id, _ := strings.Cut(pod.Status.ContainerStatuses[0].ContainerID, "://")
-	out, err := exec.Command("ctr", "-n", "k8s.io", "task", "exec", "--exec-id", "selftest", id, "inspector", "selftest").CombinedOutput()
-	assert.NoError(t, err, "%s", out)
+	t.Cleanup(func() { s.delete(t, pod) })
+	wait(t, "the end of the self-test", func() bool {
+		pod, err = s.client.CoreV1().Pods(workNamespace).Get(t.Context(), pod.Name, metav1.GetOptions{})
+		require.NoError(t, err)
+		return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	})
+	out := logLines(t, s.logFile(pod, "main"), "stdout")
+	assert.Equal(t, corev1.PodSucceeded, pod.Status.Phase, out)
+	assert.Regexp(t, `packetloss +drop +\S+ +ok`, strings.Join(out, "\n"))
 }
 
 // daemonSet is that of the manifests.
