@@ -107,6 +107,11 @@ func (s *suite) testInspector(t *testing.T) {
 			return entity.Match(command(t, inspector(), "list", "entity", "-e", s.agents[node].Status.PodIP))
 		})
 	}
+	// Found by the API server, with the administrator's kubeconfig.
+	entities := string(command(t, inspector(), "list", "entity", "--kube"))
+	for _, node := range []string{"n1", "n2"} {
+		assert.Contains(t, entities, " inspected-"+node+" ")
+	}
 	lines := strings.Split(strings.TrimSpace(string(command(t, inspector(), "watch", "-s", s.agents["n1"].Status.PodIP, "-s", s.agents["n2"].Status.PodIP,
 		"--pod", "inspected-n1,inspected-n2", "--type", resetSent, "--since", "10m", "--count", "80"))), "\n") // the first made some while the second was begun
 	for _, node := range []string{"n1", "n2"} {
