@@ -128,6 +128,9 @@ func (s *suite) testStaticPod(t *testing.T) {
 
 	assertOf(t, s.seen.wait(t, "n1", resetSent, portStatic, bothVersions), "n1", workNamespace, "static-n1", netns)
 	s.assertMetrics(t, "n1", workNamespace, "static-n1", netns)
+	// Its name is that of its log directory, too; its address is not.
+	ip, _ := s.podIPs(t, mirror)
+	s.seen.wait(t, "n1", resetSent, portStatic, func(found []record) bool { return found[len(found)-1].ip == ip })
 }
 
 // A connection from one node to the other that is refused: both agents tell, each of its own pod.
@@ -180,6 +183,8 @@ func (s *suite) testDeleted(t *testing.T) {
 	pod, netns := s.create(t, newPod("deleted", "n1", append([]string{"-last", last}, loopback(portDeleted)...)...))
 	s.seen.wait(t, "n1", resetSent, portDeleted, isThere)
 	s.assertMetrics(t, "n1", workNamespace, "deleted", netns)
+	ip, _ := s.podIPs(t, pod)
+	s.seen.wait(t, "n1", resetSent, portDeleted, func(found []record) bool { return found[len(found)-1].ip == ip })
 	s.delete(t, pod)
 	gone := time.Now()
 
@@ -187,6 +192,7 @@ func (s *suite) testDeleted(t *testing.T) {
 	assertOf(t, found, "n1", workNamespace, "deleted", netns)
 	assert.Greater(t, found[0].time.Sub(gone), 150*time.Millisecond, "the reset came before the pod was deleted")
 	assert.Equal(t, string(pod.UID), found[0].uid)
+	assert.Equal(t, ip, found[0].ip, "it is not what the API server said of the pod")
 	s.assertMetrics(t, "n1", workNamespace, "deleted", netns)
 }
 

@@ -35,7 +35,7 @@ const (
 type record struct {
 	kind                        string
 	pod, namespace, node, netns string
-	uid                         string
+	uid, ip                     string // the address is known to the API server alone
 	sourcePort, destinationPort int64
 	sourcePod, destinationPod   string
 	time                        time.Time
@@ -101,7 +101,7 @@ func (r *records) add(logs plog.Logs) {
 				r.all = append(r.all, record{
 					kind: text(attrs, "event.name"),
 					pod:  text(res, "pod"), namespace: text(res, "namespace"), node: text(res, "node"), netns: text(res, "netns"),
-					uid:        text(res, "k8s.pod.uid"),
+					uid: text(res, "k8s.pod.uid"), ip: text(res, "k8s.pod.ip"),
 					sourcePort: number(attrs, "source.port"), destinationPort: number(attrs, "destination.port"),
 					sourcePod: text(attrs, "source.k8s.pod.name"), destinationPod: text(attrs, "destination.k8s.pod.name"),
 					time: rec.Timestamp().AsTime(),
