@@ -102,7 +102,9 @@ func startKwok(t *testing.T) {
 	}
 	var log bytes.Buffer
 	kwok := exec.Command("kwok", "--kubeconfig", os.Getenv("KUBECONFIG"), "--cidr", "10.128.0.0/9", "--config", strings.Join(stages, ","),
-		"--manage-nodes-with-annotation-selector", "kwok.x-k8s.io/node=fake")
+		"--manage-nodes-with-annotation-selector", "kwok.x-k8s.io/node=fake",
+		// Without leases the nodes would be taken for dead, and all of their pods changed, over and over.
+		"--node-lease-duration-seconds", "40")
 	kwok.Stdout, kwok.Stderr = &log, &log
 	require.NoError(t, kwok.Start())
 	t.Cleanup(func() {
@@ -175,6 +177,7 @@ func (c *cluster) settled(t *testing.T) usage {
 		before := last
 		time.Sleep(5 * time.Second)
 		last = c.usage(t)
+		t.Logf("%v events in 5 s", last.events-before.events)
 		return last.events-before.events < 100
 	})
 	return last
