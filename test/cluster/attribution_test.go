@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -224,28 +225,25 @@ func (s *suite) testChurn(t *testing.T) {
 		networks = map[string]string{} // by pod
 	)
 	// What the Prometheus endpoints say meanwhile: labels by pod.
-	series, stop := map[string][]map[string]string{}, make(chan struct{})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			for _, a := range s.agents {
-				for _, m := range a.metrics(t, "inspector_pod_tcpoutrsts") {
-					series[m.labels["pod"]] = append(series[m.labels["pod"]], m.labels)
+	series := map[string][]map[string]string{}
+	var left atomic.Int64
+	left.Store(rounds)
+	t.Run("rounds", func(t *testing.T) {
+		t.Run("endpoints", func(t *testing.T) {
+			t.Parallel()
+			for ; left.Load() > 0; time.Sleep(time.Second) {
+				for _, a := range s.agents {
+					for _, m := range a.metrics(t, "inspector_pod_tcpoutrsts") {
+						series[m.labels["pod"]] = append(series[m.labels["pod"]], m.labels)
+					}
 				}
 			}
-			select {
-			case <-stop:
-				return
-			case <-time.After(time.Second):
-			}
-		}
-	}()
-	t.Run("rounds", func(t *testing.T) {
+		})
 		for i := range rounds {
 			node, name, port := fmt.Sprintf("n%d", 1+i%2), fmt.Sprintf("round-%d", i), portChurn+i
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
+				defer left.Add(-1)
 				pod, netns := s.create(t, newPod(name, node, loopback(port)...))
 				mu.Lock()
 				networks[name] = netns
@@ -255,8 +253,6 @@ func (s *suite) testChurn(t *testing.T) {
 			})
 		}
 	})
-	close(stop)
-	<-done
 
 	events, onPage := 0, 0
 	numbers := map[string]bool{}

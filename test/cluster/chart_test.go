@@ -41,7 +41,8 @@ func TestChart(t *testing.T) {
 			},
 		},
 		{
-			"enableEventServer", []string{"config.enableEventServer=true"},
+			"enableEventServer",
+			[]string{"config.enableEventServer=true"},
 			map[string]any{
 				"service::pipelines::metrics::exporters": []any{"prometheus", "eventstream"},
 				"service::pipelines::logs::exporters":    []any{"stdout", "eventstream"},
@@ -50,7 +51,8 @@ func TestChart(t *testing.T) {
 			},
 		},
 		{
-			"enableMetricServer", []string{"config.enableMetricServer=false", "config.enableEventServer=true"},
+			"enableMetricServer",
+			[]string{"config.enableMetricServer=false", "config.enableEventServer=true"},
 			map[string]any{
 				"service::pipelines::metrics":            nil,
 				"exporters::prometheus":                  nil,
@@ -64,14 +66,16 @@ func TestChart(t *testing.T) {
 			map[string]any{"exporters::prometheus::endpoint": ":9200", "exporters::eventstream::endpoint": ":19200"},
 		},
 		{
-			"metricProbes", []string{"config.metricProbes={udp,virtcmdlat}"},
+			"metricProbes",
+			[]string{"config.metricProbes={udp,virtcmdlat}"},
 			map[string]any{
 				"receivers::netexporter::default_probes": false,
 				"receivers::netexporter::probes":         map[string]any{"udp": nil, "virtcmdlatency": nil},
 			},
 		},
 		{
-			"eventProbes", []string{"config.enableEventServer=true", "config.eventProbes={tcpreset,kernellatency}"},
+			"eventProbes",
+			[]string{"config.enableEventServer=true", "config.eventProbes={tcpreset,kernellatency}"},
 			map[string]any{
 				"receivers::netexporter::default_probes": true,
 				"receivers::netexporter::probes": map[string]any{
@@ -91,15 +95,18 @@ func TestChart(t *testing.T) {
 			},
 		},
 		{
-			"interval", []string{"config.interval=10"},
+			"interval",
+			[]string{"config.interval=10"},
 			map[string]any{"receivers::netexporter::collection_interval": "10s", "exporters::prometheus::metric_expiration": "19s"},
 		},
 		{
-			"metricLabelVerbose", []string{"config.metricLabelVerbose=true"},
+			"metricLabelVerbose",
+			[]string{"config.metricLabelVerbose=true"},
 			map[string]any{"processors::k8spod::verbose": true},
 		},
 		{
-			"enableLoki", []string{"config.enableEventServer=true", "config.enableLoki=true"},
+			"enableLoki",
+			[]string{"config.enableEventServer=true", "config.enableLoki=true"},
 			map[string]any{
 				"service::pipelines::logs::exporters":      []any{"stdout", "eventstream"},
 				"service::pipelines::logs/loki::exporters": []any{"loki"},
@@ -109,23 +116,28 @@ func TestChart(t *testing.T) {
 			},
 		},
 		{
-			"enableLoki without events", []string{"config.enableLoki=true"},
+			"enableLoki without events",
+			[]string{"config.enableLoki=true"},
 			map[string]any{"service::pipelines::logs/loki": nil, "exporters::loki": nil, "service::extensions": []any{"health_check"}},
 		},
 		{
-			"remoteLokiAddress", []string{"config.enableEventServer=true", "config.remoteLokiAddress=loki.example"},
+			"remoteLokiAddress",
+			[]string{"config.enableEventServer=true", "config.remoteLokiAddress=loki.example"},
 			map[string]any{"exporters::loki::endpoint": "http://loki.example:3100/loki/api/v1/push"},
 		},
 		{
-			"remoteLokiAddress with a port", []string{"config.enableEventServer=true", "config.remoteLokiAddress=10.0.0.1:80"},
+			"remoteLokiAddress with a port",
+			[]string{"config.enableEventServer=true", "config.remoteLokiAddress=10.0.0.1:80"},
 			map[string]any{"exporters::loki::endpoint": "http://10.0.0.1:80/loki/api/v1/push"},
 		},
 		{
-			"remoteLokiAddress as a URL", []string{"config.enableEventServer=true", "config.remoteLokiAddress=https://loki.example/tenant/push"},
+			"remoteLokiAddress as a URL",
+			[]string{"config.enableEventServer=true", "config.remoteLokiAddress=https://loki.example/tenant/push"},
 			map[string]any{"exporters::loki::endpoint": "https://loki.example/tenant/push"},
 		},
 		{
-			"debugmode", []string{"config.debugmode=true"},
+			"debugmode",
+			[]string{"config.debugmode=true"},
 			map[string]any{
 				"service::telemetry::logs::level":        "debug",
 				"service::extensions":                    []any{"health_check", "pprof", "zpages"},
@@ -133,7 +145,8 @@ func TestChart(t *testing.T) {
 			},
 		},
 		{
-			"extraConfig", []string{"extraConfig.processors.k8spod.node=other"},
+			"extraConfig",
+			[]string{"extraConfig.processors.k8spod.node=other"},
 			map[string]any{"processors::k8spod::node": "other"},
 		},
 	} {

@@ -117,6 +117,22 @@ func command(t *testing.T, name string, args ...string) []byte {
 	return out
 }
 
+// serve runs a server until the test ends.
+func serve(t *testing.T, name string, args ...string) {
+	t.Helper()
+	var log bytes.Buffer
+	server := exec.Command(name, args...)
+	server.Stdout, server.Stderr = &log, &log
+	require.NoError(t, server.Start())
+	t.Cleanup(func() {
+		_ = server.Process.Kill()
+		_ = server.Wait()
+		if t.Failed() {
+			t.Logf("log of %s:\n%s", name, tail(strings.Split(log.String(), "\n"), 20))
+		}
+	})
+}
+
 // objects parses a stream of manifests.
 func objects(t *testing.T, manifests []byte) []*unstructured.Unstructured {
 	t.Helper()

@@ -10,9 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -21,19 +19,9 @@ import (
 // testLoki starts Loki late: it gets what has happened before, of pods of both nodes.
 func (s *suite) testLoki(t *testing.T) {
 	dir := t.TempDir()
-	var log bytes.Buffer
-	loki := exec.Command("loki", "-config.file="+filepath.Join(os.Getenv("CLUSTER_DEPLOY"), "../loki/loki.yaml"), "-common.path-prefix="+dir,
+	serve(t, "loki", "-config.file="+filepath.Join(os.Getenv("CLUSTER_DEPLOY"), "../loki/loki.yaml"), "-common.path-prefix="+dir,
 		"-common.storage.filesystem.chunk-directory="+dir+"/chunks", "-common.storage.filesystem.rules-directory="+dir+"/rules",
 		"-server.http-listen-address="+lokiHost)
-	loki.Stdout, loki.Stderr = &log, &log
-	require.NoError(t, loki.Start())
-	t.Cleanup(func() {
-		_ = loki.Process.Kill()
-		_ = loki.Wait()
-		if t.Failed() {
-			t.Logf("log of Loki:\n%s", tail(strings.Split(log.String(), "\n"), 20))
-		}
-	})
 	for pod, node := range map[string]string{"plain": "n1", "two": "n2"} {
 		query := url.Values{"query": {fmt.Sprintf(`{node=%q, namespace=%q, type=%q} |= " pod=%s "`, node, workNamespace, resetSent, pod)}}
 		wait(t, "the events of "+pod+" in Loki", func() bool {
