@@ -144,7 +144,7 @@ func askAll(ctx context.Context, nodes []*node, ask func(context.Context, *node)
 			defer n.connection.Close()
 			var err error
 			rows[i], err = ask(ctx, n)
-			errs[i] = explain(n.address, err)
+			errs[i] = n.explain(err)
 		})
 	}
 	done.Wait()

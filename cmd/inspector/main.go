@@ -15,6 +15,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// version is that of the distribution, in builder-config.yaml.
+const version = "0.1.0"
+
 // Exit codes.
 const (
 	exitFailure = 1 // it was tried and failed
@@ -47,8 +50,9 @@ func exitCode(err error) int {
 
 func newCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:   "inspector",
-		Short: "Look into the network of a node",
+		Use:     "inspector",
+		Version: version,
+		Short:   "Look into the network of a node",
 		Long: `Look into the network of a node: events as they happen, whose the network namespaces are,
 what the agent sees and does not see.
 

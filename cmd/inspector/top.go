@@ -163,7 +163,7 @@ func follow(ctx context.Context, n *node, timeout time.Duration, request *events
 				measures = map[named]measure{}
 				return send(p)
 			})
-		if ctx.Err() != nil || send(topPass{err: explain(n.address, err)}) != nil {
+		if ctx.Err() != nil || send(topPass{err: n.explain(err)}) != nil {
 			return
 		}
 		select {
