@@ -31,6 +31,10 @@ import (
 const (
 	defaultHost = "127.0.0.1"
 	defaultPort = 19102
+
+	// A node that is gone says nothing: it is asked so often, and has so long to answer.
+	pingInterval = 15 * time.Second
+	pingTimeout  = 10 * time.Second
 )
 
 // connection is how to reach agents: the flags that all commands have that ask some.
@@ -154,8 +158,7 @@ func (c *connection) dialOptions(ctx context.Context) ([]grpc.DialOption, error)
 		grpc.WithUserAgent("inspector"),
 		grpc.WithNoProxy(), // agents are asked directly
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16 << 20)),
-		// A node that is gone says nothing: ask.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 15 * time.Second, Timeout: 10 * time.Second}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingTimeout}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second},
 			MinConnectTimeout: c.timeout,
@@ -262,7 +265,11 @@ func explainUnavailable(text string, secure bool) (cause, hint string) {
 	// connection error: desc = "transport: Error while dialing: dial tcp ...: connect: connection refused"
 	cause = text
 	if _, desc, ok := strings.Cut(text, "desc = "); ok {
-		cause = strings.Trim(desc, `"`)
+		cause = desc
+		if quoted, err := strconv.QuotedPrefix(desc); err == nil {
+			unquoted, _ := strconv.Unquote(quoted) // it is quoted
+			cause = unquoted + desc[len(quoted):]
+		}
 		cause = strings.TrimPrefix(cause, "transport: ")
 		cause = strings.TrimPrefix(cause, "Error while dialing: ")
 	}

@@ -8,11 +8,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/grpclog"
 )
 
 // version is that of the distribution, in builder-config.yaml.
@@ -25,6 +27,10 @@ const (
 )
 
 func main() {
+	// What gRPC has to say of a connection is said by explain, in the user's terms.
+	if _, wanted := os.LookupEnv("GRPC_GO_LOG_SEVERITY_LEVEL"); !wanted {
+		grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := newCommand().ExecuteContext(ctx)
 	stop()

@@ -50,6 +50,7 @@ func TestMistakes(t *testing.T) {
 		{"wtch", exitUsage, `unknown command "wtch"`},
 		{"list everything", exitUsage, `unknown command "everything"`},
 		{"list entity web", exitUsage, "takes no arguments"},
+		{"selftest nonsense", exitUsage, `no probe "nonsense"`},
 		{"btf discovre", exitUsage, `unknown command "discovre"`},
 		{"btf discover /boot", exitUsage, "takes no arguments"},
 		{"top web", exitUsage, "takes no arguments"},
@@ -194,6 +195,14 @@ func TestBearerToken(t *testing.T) {
 		require.ErrorContains(t, err, "the server wants to know who asks")
 		assert.Equal(t, exitFailure, exitCode(err))
 	}
+}
+
+// A server cuts off who asks more often than it allows whether the connection holds.
+func TestPings(t *testing.T) {
+	cfg := eventstreamexporter.NewFactory().CreateDefaultConfig().(*eventstreamexporter.Config)
+	policy := cfg.ServerConfig.Keepalive.Get().EnforcementPolicy.Get()
+	assert.Less(t, policy.MinTime, pingInterval)
+	assert.Positive(t, policy.MinTime, "0 is gRPC's default of five minutes")
 }
 
 // A name that there is not takes a resolver to be said so.

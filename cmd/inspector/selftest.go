@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os/signal"
@@ -42,6 +43,9 @@ if there was no test. It takes the privileges of the agent.`,
 			ctx, cancel := context.WithTimeout(ctx, timeout)
 			defer cancel()
 			results, err := netexporterreceiver.SelfTest(ctx, netexporterreceiver.SelfTestOptions{RootPath: root, Probes: probes})
+			if errors.Is(err, netexporterreceiver.ErrNoProbe) {
+				return usageError{err}
+			}
 			if err != nil && len(results) == 0 {
 				return err
 			}
