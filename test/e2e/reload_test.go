@@ -192,6 +192,7 @@ receivers:
 	a := start(t, "filewatch:"+m.file())
 	host := hostName(t)
 	p := nettest.New(t)
+	watcher := watch(t, []agent{a}, "-t", "TCPRESET_NOSOCK")
 	resetsMade := steadyResets(t, p)
 	fallen := a.watchCounters(p.A, p.B)
 
@@ -248,6 +249,13 @@ receivers:
 		return n
 	}
 	agenttest.Wait(t, "their events", func() bool { return lines() >= made })
+	watched := func() int { return len(matching(watcher, " Pod="+p.B.Name+" ")) }
+	agenttest.Wait(t, "one who has watched all the time to have all, too", func() bool { return watched() >= made })
+	assert.Equal(t, made, watched())
+	assert.Equal(t, accepted, strings.Count(watcher.Stderr.String(), ": connected again, going on where it was at "))
+	for _, alarm := range []string{"started anew", "lost"} {
+		assert.NotContains(t, watcher.Stderr.String(), alarm)
+	}
 	assert.Empty(t, fallen(), "counters that have gone back")
 	assert.InDelta(t, made, a.page(t).of(p.B)[counted], 0)
 	assert.Equal(t, made, lines())
