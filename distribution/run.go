@@ -22,20 +22,21 @@ import (
 	"go.opentelemetry.io/collector/service"
 	"go.opentelemetry.io/collector/service/telemetry"
 
+	"github.com/netexporter/netexporter/exporter/eventstreamexporter"
 	"github.com/netexporter/netexporter/internal/reload"
 	"github.com/netexporter/netexporter/receiver/netexporterreceiver"
 )
 
 // run takes the place of what ocb would have here (main_others.go). It owns what must outlive the components, which
-// the collector makes anew at each change of the configuration: the kernel side of the receiver and the guard of the
-// configuration.
+// the collector makes anew at each change of the configuration: the kernel side of the receiver, what the event stream
+// remembers, and the guard of the configuration.
 func run(set otelcol.CollectorSettings) (err error) {
 	// Until the collector listens, SIGHUP must not end the process.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 
 	keeper := netexporterreceiver.NewKeeper()
 	defer func() { err = errors.Join(err, keeper.Close()) }()
-	set.Factories = keeping(keeper)
+	set.Factories = keeping(keeper, eventstreamexporter.NewKeeper())
 
 	cmd := otelcol.NewCommand(set)
 	uris := recordLocations(cmd)
@@ -50,8 +51,8 @@ func run(set otelcol.CollectorSettings) (err error) {
 	return cmd.Execute()
 }
 
-// keeping returns the factories that ocb has listed, with receivers whose kernel side is kept.
-func keeping(keeper *netexporterreceiver.Keeper) func() (otelcol.Factories, error) {
+// keeping returns the factories that ocb has listed, with receivers whose kernel side is kept, and event streams whose memory is.
+func keeping(keeper *netexporterreceiver.Keeper, streams *eventstreamexporter.Keeper) func() (otelcol.Factories, error) {
 	return func() (otelcol.Factories, error) {
 		factories, err := components()
 		if err != nil {
@@ -59,6 +60,8 @@ func keeping(keeper *netexporterreceiver.Keeper) func() (otelcol.Factories, erro
 		}
 		receiver := keeper.NewFactory()
 		factories.Receivers[receiver.Type()] = receiver
+		stream := streams.NewFactory()
+		factories.Exporters[stream.Type()] = stream
 		return factories, nil
 	}
 }

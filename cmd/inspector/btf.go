@@ -16,6 +16,8 @@ func newBTFCommand() *cobra.Command {
 	btf := &cobra.Command{
 		Use:   "btf",
 		Short: "BTF, the kernel's description of its own types",
+		Args:  noSuchCommand,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var (
 		root   string
@@ -24,15 +26,17 @@ func newBTFCommand() *cobra.Command {
 	discover := &cobra.Command{
 		Use:   "discover",
 		Short: "Print the BTF file of the running kernel that will be used",
-		Long: `Print the path of the BTF file of the running kernel that the agent will use, and on standard error how it is known to be
-of this kernel.
+		Long: `Print the path of the BTF file of the running kernel that the agent will use, and on standard
+error how it is known to be of this kernel.
 
-It looks at the kernel's own BTF first, then in /boot and in the directories of kernel
-packages and of their debug symbols. Raw BTF and an uncompressed vmlinux both serve. A file of another kernel
-does not: its build id must be that of the running kernel, or else its release, or where it names neither, the
-functions that it describes must be there.
-The exit code is 1, and the message says what to install and which files did not serve, if there is none.`,
-		Args: cobra.NoArgs,
+It looks at the kernel's own BTF first, then in /boot and in the directories of kernel packages and
+of their debug symbols. Raw BTF and an uncompressed vmlinux both serve. A file of another kernel
+does not: its build id must be that of the running kernel, or else its release, or where it names
+neither, the functions that it describes must be there.
+
+If there is none, the exit code is 1, and the message says what to install and which files did not
+serve.`,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			release, err := kernel.Release()
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +31,10 @@ import (
 const (
 	defaultHost = "127.0.0.1"
 	defaultPort = 19102
+
+	// A node that is gone says nothing: it is asked so often, and has so long to answer.
+	pingInterval = 15 * time.Second
+	pingTimeout  = 10 * time.Second
 )
 
 // connection is how to reach agents: the flags that all commands have that ask some.
@@ -61,6 +66,7 @@ func (c *connection) addFlags(cmd *cobra.Command) {
 // node is an agent to ask.
 type node struct {
 	address    string
+	secure     bool // by TLS
 	connection *grpc.ClientConn
 	eventstreamv1.EventStreamClient
 }
@@ -81,7 +87,7 @@ func (c *connection) nodes(ctx context.Context) ([]*node, error) {
 		if err != nil {
 			return nil, usagef("%s: %w", address, err)
 		}
-		nodes = append(nodes, &node{address, conn, eventstreamv1.NewEventStreamClient(conn)})
+		nodes = append(nodes, &node{address, c.usesTLS(), conn, eventstreamv1.NewEventStreamClient(conn)})
 	}
 	return nodes, nil
 }
@@ -152,8 +158,7 @@ func (c *connection) dialOptions(ctx context.Context) ([]grpc.DialOption, error)
 		grpc.WithUserAgent("inspector"),
 		grpc.WithNoProxy(), // agents are asked directly
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16 << 20)),
-		// A node that is gone says nothing: ask.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 15 * time.Second, Timeout: 10 * time.Second}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingTimeout}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second},
 			MinConnectTimeout: c.timeout,
@@ -227,7 +232,7 @@ type callError struct {
 func (e *callError) Error() string { return e.text }
 
 // explain says what an error of a call means for the user.
-func explain(address string, err error) error {
+func (n *node) explain(err error) error {
 	s, ok := status.FromError(err)
 	if err == nil || !ok {
 		return err
@@ -243,12 +248,12 @@ func explain(address string, err error) error {
 	case codes.Unimplemented:
 		hint = "is this the event stream of netexporter?"
 	case codes.Unavailable:
-		text, hint = explainUnavailable(text)
+		text, hint = explainUnavailable(text, n.secure)
 	}
 	if hint != "" {
 		text += " (" + hint + ")"
 	}
-	call := &callError{s.Code(), address + ": " + text}
+	call := &callError{s.Code(), n.address + ": " + text}
 	if s.Code() == codes.InvalidArgument {
 		return usageError{call}
 	}
@@ -256,26 +261,42 @@ func explain(address string, err error) error {
 }
 
 // explainUnavailable tells apart what gRPC does not.
-func explainUnavailable(text string) (cause, hint string) {
+func explainUnavailable(text string, secure bool) (cause, hint string) {
 	// connection error: desc = "transport: Error while dialing: dial tcp ...: connect: connection refused"
 	cause = text
 	if _, desc, ok := strings.Cut(text, "desc = "); ok {
-		cause = strings.Trim(desc, `"`)
+		cause = desc
+		if quoted, err := strconv.QuotedPrefix(desc); err == nil {
+			unquoted, _ := strconv.Unquote(quoted) // it is quoted
+			cause = unquoted + desc[len(quoted):]
+		}
 		cause = strings.TrimPrefix(cause, "transport: ")
 		cause = strings.TrimPrefix(cause, "Error while dialing: ")
 	}
+	says := func(parts ...string) bool {
+		return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(text, part) })
+	}
 	switch {
-	case strings.Contains(text, "connection refused"):
+	case says("connection refused"):
 		return cause, "does the agent run there, with the exporter eventstream listening on that address?"
-	case strings.Contains(text, "first record does not look like a TLS handshake"):
+	case says("no such host"):
+		return cause, "DNS does not know that name: take the node's address"
+	case says("first record does not look like a TLS handshake"):
 		return cause, "the server does not use TLS: leave --tls out"
-	case strings.Contains(text, "HTTP/1.1 header"):
+	case says("HTTP/1.1 header"):
 		return cause, "that port speaks HTTP/1: is it the event stream's?"
-	case strings.Contains(text, "error reading server preface"), strings.Contains(text, "connection reset by peer"):
+	// A server that wants a certificate says so only after the handshake is done for us (TLS 1.3), and closes: what we
+	// send first may get that answer or none.
+	case says("tls: certificate required", "tls: bad certificate", "tls: unknown certificate authority"),
+		secure && says("connection reset by peer", "broken pipe", "error reading server preface"):
+		return cause, "the server may want a certificate of its clients: --tls-cert-file and --tls-key-file"
+	case says("connection reset by peer", "broken pipe", "error reading server preface"):
 		return cause, "the server may want TLS: --tls, --tls-ca-file"
-	case strings.Contains(text, "certificate signed by unknown authority"), strings.Contains(text, "certificate is not trusted"):
+	case says("certificate signed by unknown authority", "certificate is not trusted"):
 		return cause, "--tls-ca-file names the certificate that signed the server's"
-	case strings.Contains(text, "tls: "), strings.Contains(text, "x509: "):
+	case says("x509: certificate is valid for", "x509: cannot validate certificate", "x509: certificate is not valid for any names"):
+		return cause, "--tls-server-name is the name that the certificate has"
+	case says("tls: ", "x509: "):
 		return cause, "see the flags of TLS"
 	}
 	return cause, ""

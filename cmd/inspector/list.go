@@ -144,7 +144,7 @@ func askAll(ctx context.Context, nodes []*node, ask func(context.Context, *node)
 			defer n.connection.Close()
 			var err error
 			rows[i], err = ask(ctx, n)
-			errs[i] = explain(n.address, err)
+			errs[i] = n.explain(err)
 		})
 	}
 	done.Wait()
@@ -157,12 +157,15 @@ func (l lister) printTable(w io.Writer, rows []row) error {
 	for _, r := range rows {
 		cells := make([]string, len(r.cells))
 		for i, cell := range r.cells {
-			cells[i] = strings.Map(printable, cell)
+			cells[i] = orDash(strings.Map(printable, cell))
 		}
 		fmt.Fprintln(t, strings.Join(cells, "\t"))
 	}
 	return t.Flush()
 }
+
+// orDash keeps columns apart for those who cut lines at spaces.
+func orDash(cell string) string { return cmp.Or(cell, "-") }
 
 // printable keeps what is told by others from moving the cursor.
 func printable(r rune) rune {

@@ -8,12 +8,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/grpclog"
 )
+
+// version is that of the distribution, in builder-config.yaml.
+const version = "0.1.0"
 
 // Exit codes.
 const (
@@ -22,6 +27,10 @@ const (
 )
 
 func main() {
+	// What gRPC has to say of a connection is said by explain, in the user's terms.
+	if _, wanted := os.LookupEnv("GRPC_GO_LOG_SEVERITY_LEVEL"); !wanted {
+		grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := newCommand().ExecuteContext(ctx)
 	stop()
@@ -47,8 +56,9 @@ func exitCode(err error) int {
 
 func newCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:   "inspector",
-		Short: "Look into the network of a node",
+		Use:     "inspector",
+		Version: version,
+		Short:   "Look into the network of a node",
 		Long: `Look into the network of a node: events as they happen, whose the network namespaces are,
 what the agent sees and does not see.
 

@@ -5,18 +5,21 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"flag"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,8 +27,12 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/config/configauth"
 	"go.opentelemetry.io/collector/config/configoptional"
 	"go.opentelemetry.io/collector/config/configtls"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/netexporter/netexporter/exporter/eventstreamexporter"
 )
@@ -43,6 +50,10 @@ func TestMistakes(t *testing.T) {
 		{"wtch", exitUsage, `unknown command "wtch"`},
 		{"list everything", exitUsage, `unknown command "everything"`},
 		{"list entity web", exitUsage, "takes no arguments"},
+		{"selftest nonsense", exitUsage, `no probe "nonsense"`},
+		{"btf discovre", exitUsage, `unknown command "discovre"`},
+		{"btf discover /boot", exitUsage, "takes no arguments"},
+		{"top web", exitUsage, "takes no arguments"},
 		{"watch --colour", exitUsage, "unknown flag: --colour; see inspector watch --help"},
 		{"watch -o xml", exitUsage, "must be text, json or wide"},
 		{"list probe -o xml", exitUsage, "must be table, json or yaml"},
@@ -120,17 +131,95 @@ func TestTLS(t *testing.T) {
 	require.NoError(t, c.wait(t))
 	assert.Len(t, c.out.lines(), 2)
 
-	for says, args := range map[string][]string{
-		"the server may want TLS":   nil,
-		"--tls-ca-file names":       append([]string{"--tls"}, own...),
-		"see the flags of TLS":      append([]string{"--tls-ca-file", certFile, "--tls-server-name", "other"}, own...),
-		"tls: certificate required": {"--tls-ca-file", certFile},
+	otherCert, otherKey := certificate(t)
+	with := func(args ...string) []string { return append(args, own...) }
+	for _, tt := range []struct {
+		name, says string
+		args       []string
+	}{
+		{"no TLS", "the server may want TLS", nil},
+		{"CA of the system", "--tls-ca-file names", with("--tls")},
+		{"other CA", "--tls-ca-file names", with("--tls-ca-file", otherCert)},
+		{"other name", "--tls-server-name is the name", with("--tls-ca-file", certFile, "--tls-server-name", "other")},
+		{"no certificate", "--tls-cert-file and --tls-key-file", []string{"--tls-ca-file", certFile}},
+		{"other certificate", "--tls-cert-file and --tls-key-file", []string{"--tls-ca-file", certFile, "--tls-cert-file", otherCert, "--tls-key-file", otherKey}},
 	} {
-		err := run(t, append([]string{"list", "probe", "-e", a.address}, args...)...).wait(t)
-		require.Error(t, err, says)
-		assert.Equal(t, exitFailure, exitCode(err))
-		assert.ErrorContains(t, err, says)
+		t.Run(tt.name, func(t *testing.T) {
+			for _, command := range []string{"list probe", "watch", "top --once"} {
+				err := run(t, slices.Concat(strings.Fields(command), []string{"-e", a.address}, tt.args)...).wait(t)
+				require.Error(t, err, command)
+				assert.Equal(t, exitFailure, exitCode(err))
+				assert.ErrorContains(t, err, a.address+": ")
+				assert.ErrorContains(t, err, tt.says, command)
+			}
+		})
 	}
+	err := run(t, slices.Concat([]string{"list", "probe", "-e", a.address, "--tls-skip-verify"}, own)...).wait(t)
+	assert.NoError(t, err)
+}
+
+// token is an authenticator of a server: it lets one token in.
+type token struct {
+	component.StartFunc
+	component.ShutdownFunc
+	value string
+}
+
+func (a token) Authenticate(ctx context.Context, sources map[string][]string) (context.Context, error) {
+	if !slices.Equal(sources["authorization"], []string{"Bearer " + a.value}) {
+		return nil, errors.New("not that token")
+	}
+	return ctx, nil
+}
+
+func TestBearerToken(t *testing.T) {
+	certFile, keyFile := certificate(t)
+	id := component.MustNewID("bearertokenauth")
+	address := freeAddress(t)
+	startAgentIn(t, host{id: token{value: "secret"}}, address, func(c *eventstreamexporter.Config) {
+		server := configtls.NewDefaultServerConfig()
+		server.CertFile, server.KeyFile = certFile, keyFile
+		c.ServerConfig.TLS = configoptional.Some(server)
+		c.ServerConfig.Auth = configoptional.Some(configauth.Config{AuthenticatorID: id})
+	})
+	ask := func(args ...string) error {
+		return run(t, append([]string{"list", "probe", "-e", address, "--tls-ca-file", certFile}, args...)...).wait(t)
+	}
+	file := filepath.Join(t.TempDir(), "token")
+	require.NoError(t, os.WriteFile(file, []byte("secret\n"), 0o600))
+	require.NoError(t, ask("--bearer-token-file", file))
+
+	require.NoError(t, os.WriteFile(file, []byte("wrong"), 0o600))
+	for _, args := range [][]string{nil, {"--bearer-token-file", file}} {
+		err := ask(args...)
+		require.ErrorContains(t, err, "the server wants to know who asks")
+		assert.Equal(t, exitFailure, exitCode(err))
+	}
+}
+
+// A server cuts off who asks more often than it allows whether the connection holds.
+func TestPings(t *testing.T) {
+	cfg := eventstreamexporter.NewFactory().CreateDefaultConfig().(*eventstreamexporter.Config)
+	policy := cfg.ServerConfig.Keepalive.Get().EnforcementPolicy.Get()
+	assert.Less(t, policy.MinTime, pingInterval)
+	assert.Positive(t, policy.MinTime, "0 is gRPC's default of five minutes")
+}
+
+// A name that there is not takes a resolver to be said so.
+func TestUnknownNode(t *testing.T) {
+	n := node{address: "worker-9:19102"}
+	err := n.explain(status.Error(codes.Unavailable,
+		`connection error: desc = "transport: Error while dialing: dial tcp: lookup worker-9: no such host"`))
+	assert.EqualError(t, err, "worker-9:19102: dial tcp: lookup worker-9: no such host (DNS does not know that name: take the node's address)")
+}
+
+func TestVersion(t *testing.T) {
+	manifest, err := os.ReadFile("../../builder-config.yaml")
+	require.NoError(t, err)
+	assert.Contains(t, string(manifest), "\n  version: "+version+"\n", "one version for both programs")
+	c := run(t, "--version")
+	require.NoError(t, c.wait(t))
+	assert.Equal(t, "inspector version "+version+"\n", c.out.String())
 }
 
 func TestCompletion(t *testing.T) {

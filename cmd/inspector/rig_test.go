@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.opentelemetry.io/collector/component/componenttest"
+	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/exporter"
 	"go.opentelemetry.io/collector/exporter/exportertest"
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -49,6 +49,16 @@ func startAgent(t testing.TB, change func(*eventstreamexporter.Config)) *agent {
 
 func startAgentAt(t testing.TB, address string, change func(*eventstreamexporter.Config)) *agent {
 	t.Helper()
+	return startAgentIn(t, nil, address, change)
+}
+
+// host has the extensions that an agent may use.
+type host map[component.ID]component.Component
+
+func (h host) GetExtensions() map[component.ID]component.Component { return h }
+
+func startAgentIn(t testing.TB, in host, address string, change func(*eventstreamexporter.Config)) *agent {
+	t.Helper()
 	factory := eventstreamexporter.NewFactory()
 	cfg := factory.CreateDefaultConfig().(*eventstreamexporter.Config)
 	cfg.ServerConfig.NetAddr.Endpoint = address
@@ -61,8 +71,8 @@ func startAgentAt(t testing.TB, address string, change func(*eventstreamexporter
 	metrics, err := factory.CreateMetrics(t.Context(), set, cfg)
 	require.NoError(t, err)
 	a := &agent{address, logs, metrics}
-	require.NoError(t, logs.Start(t.Context(), componenttest.NewNopHost()))
-	require.NoError(t, metrics.Start(t.Context(), componenttest.NewNopHost()))
+	require.NoError(t, logs.Start(t.Context(), in))
+	require.NoError(t, metrics.Start(t.Context(), in))
 	t.Cleanup(a.stop)
 	return a
 }

@@ -43,6 +43,9 @@ if there was no test. It takes the privileges of the agent, and CAP_NET_RAW.`,
 			ctx, cancel := context.WithTimeout(ctx, timeout)
 			defer cancel()
 			results, err := netexporterreceiver.SelfTest(ctx, netexporterreceiver.SelfTestOptions{RootPath: root, Probes: probes})
+			if errors.Is(err, netexporterreceiver.ErrNoProbe) {
+				return usageError{err}
+			}
 			if err != nil && len(results) == 0 {
 				return err
 			}

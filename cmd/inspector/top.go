@@ -163,7 +163,7 @@ func follow(ctx context.Context, n *node, timeout time.Duration, request *events
 				measures = map[named]measure{}
 				return send(p)
 			})
-		if ctx.Err() != nil || send(topPass{err: explain(n.address, err)}) != nil {
+		if ctx.Err() != nil || send(topPass{err: n.explain(err)}) != nil {
 			return
 		}
 		select {
@@ -321,7 +321,7 @@ func (v *view) table(width, height int) []string {
 			break
 		}
 		lines = append(lines, fmt.Sprintf("%-20s %-32s %-14s %-16s %10s %10s %10s %12d",
-			shorten(r.namespace, 20), shorten(r.pod, 32), r.netns, shorten(r.node, 16), r.rate(r.drops), r.rate(r.resets), r.rate(r.retrans), r.queue))
+			orDash(shorten(r.namespace, 20)), orDash(shorten(r.pod, 32)), orDash(r.netns), orDash(shorten(r.node, 16)), r.rate(r.drops), r.rate(r.resets), r.rate(r.retrans), r.queue))
 	}
 	for i, line := range lines {
 		line = strings.Map(printable, line)

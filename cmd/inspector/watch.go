@@ -8,14 +8,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	eventstreamv1 "github.com/netexporter/netexporter/api/eventstream/v1"
+	"github.com/netexporter/netexporter/internal/eventline"
 )
 
 func newWatchCommand() *cobra.Command {
@@ -116,8 +121,12 @@ func (w *watch) run(ctx context.Context, out, notices io.Writer) error {
 	if err != nil {
 		return err
 	}
+	for _, name := range unknownEvents(filter.Events) {
+		fmt.Fprintf(notices, "inspector: --type %s: this version knows no such event (inspector list event: those that it knows); waiting for it all the same\n", name)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	endWithReader(out)
 	deliveries := make(chan delivery)
 	for _, n := range nodes {
 		defer n.connection.Close()
@@ -163,6 +172,36 @@ func colorsFor(when string, out io.Writer) (palette, error) {
 func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// unknownEvents returns the names of which no event is known here. An agent may be newer, and other receivers may send events.
+func unknownEvents(names []string) []string {
+	known := append(eventNames(), slices.Collect(maps.Keys(eventline.Aliases()))...)
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(known, strings.ToUpper(name)) })
+}
+
+// endWithReader ends the process once nobody reads the pipe any more that it writes to, as the next write would: the next event
+// may be long in coming.
+func endWithReader(out io.Writer) {
+	f, ok := out.(*os.File)
+	if !ok {
+		return
+	}
+	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+		return
+	}
+	go func() { // ends with the process
+		fds := []unix.PollFd{{Fd: int32(f.Fd())}} // of POLLERR one hears unasked
+		for {
+			_, err := unix.Poll(fds, -1)
+			if err == nil && fds[0].Revents&unix.POLLERR != 0 {
+				_, _ = f.WriteString("\n") // nobody gets it: SIGPIPE
+			}
+			if !errors.Is(err, unix.EINTR) {
+				return
+			}
+		}
+	}()
 }
 
 // parseSince returns nil for the empty text.

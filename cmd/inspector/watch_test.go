@@ -184,6 +184,15 @@ func TestLostIsSaid(t *testing.T) {
 	assert.Len(t, (<-deliveries).records, 10)
 }
 
+// A name that no event has may be a mistake, of which one would never hear otherwise.
+func TestUnknownEvent(t *testing.T) {
+	a := startAgent(t, nil)
+	c := watching(t, 1, "-e", a.address, "-t", "tcpreset_nosock,TCP_SEND_RST,TCPRESET")
+	assert.Contains(t, c.err.String(), "--type TCPRESET: this version knows no such event")
+	assert.Equal(t, 1, strings.Count(c.err.String(), "no such event"))
+	c.end(t)
+}
+
 func TestParseAddress(t *testing.T) {
 	for in, want := range map[string]string{
 		"10.1.16.255": "10.1.16.255:19102", "10.0.0.1:1": "10.0.0.1:1", "worker-1": "worker-1:19102", "worker-1:80": "worker-1:80",

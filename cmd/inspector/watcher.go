@@ -66,7 +66,7 @@ func (w *watcher) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		err = explain(w.node.address, err)
+		err = w.node.explain(err)
 		switch {
 		case isFinal(err):
 			w.tell(ctx, delivery{err: err, over: true})

@@ -6,6 +6,7 @@ package eventstreamexporter
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/config/configgrpc"
@@ -15,6 +16,9 @@ const (
 	defaultEndpoint    = "127.0.0.1:19102"
 	defaultBuffer      = 4096
 	defaultMaxWatchers = 100
+	// minPingInterval is how often a client may ask whether the connection still holds. gRPC's own default of five
+	// minutes would have it cut off a watcher of a quiet node who asks more often than that.
+	minPingInterval = 10 * time.Second
 )
 
 // Config is the configuration of the exporter.
@@ -36,6 +40,8 @@ type Config struct {
 func createDefaultConfig() component.Config {
 	server := configgrpc.NewDefaultServerConfig()
 	server.NetAddr.Endpoint = defaultEndpoint
+	policy := server.Keepalive.Get().EnforcementPolicy.Get()
+	policy.MinTime, policy.PermitWithoutStream = minPingInterval, true
 	return &Config{ServerConfig: server, BufferEvents: defaultBuffer, BufferMiB: 16, MaxWatchers: defaultMaxWatchers}
 }
 

@@ -15,8 +15,11 @@ import (
 )
 
 // NewFactory makes the factory of the exporter type `eventstream`.
-func NewFactory() exporter.Factory {
-	s := &shared{streams: map[*Config]*stream{}}
+func NewFactory() exporter.Factory { return (*Keeper)(nil).NewFactory() }
+
+// NewFactory makes a factory of exporters whose memory is kept.
+func (k *Keeper) NewFactory() exporter.Factory {
+	s := &shared{streams: map[*Config]*stream{}, keeper: k}
 	return exporter.NewFactory(metadata.Type, createDefaultConfig,
 		exporter.WithLogs(s.createLogs, metadata.LogsStability),
 		exporter.WithMetrics(s.createMetrics, metadata.MetricsStability))
@@ -25,40 +28,33 @@ func NewFactory() exporter.Factory {
 // shared holds the streams of one factory: a logs and a metrics pipeline with the same configuration
 // have one server.
 type shared struct {
+	keeper  *Keeper
 	mu      sync.Mutex
 	streams map[*Config]*stream
 }
 
-func (s *shared) stream(set exporter.Settings, cfg *Config) (*stream, error) {
+func (s *shared) stream(set exporter.Settings, cfg *Config) *stream {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if st, ok := s.streams[cfg]; ok {
-		return st, nil
+		return st
 	}
-	st, err := newStream(set, cfg, func() {
+	st := newStream(set, cfg, s.keeper, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.streams, cfg)
 	})
-	if err == nil {
-		s.streams[cfg] = st
-	}
-	return st, err
+	s.streams[cfg] = st
+	return st
 }
 
 func (s *shared) createLogs(ctx context.Context, set exporter.Settings, cfg component.Config) (exporter.Logs, error) {
-	st, err := s.stream(set, cfg.(*Config))
-	if err != nil {
-		return nil, err
-	}
+	st := s.stream(set, cfg.(*Config))
 	return exporterhelper.NewLogs(ctx, set, cfg, st.consumeLogs, helperOptions(st)...)
 }
 
 func (s *shared) createMetrics(ctx context.Context, set exporter.Settings, cfg component.Config) (exporter.Metrics, error) {
-	st, err := s.stream(set, cfg.(*Config))
-	if err != nil {
-		return nil, err
-	}
+	st := s.stream(set, cfg.(*Config))
 	return exporterhelper.NewMetrics(ctx, set, cfg, st.consumeMetrics, helperOptions(st)...)
 }
 

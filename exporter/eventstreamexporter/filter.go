@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	eventstreamv1 "github.com/netexporter/netexporter/api/eventstream/v1"
+	"github.com/netexporter/netexporter/internal/eventline"
 )
 
 // filter is a Filter of the API made ready. The zero filter passes all.
@@ -39,15 +40,6 @@ func setOf(values []string) set {
 	return s
 }
 
-// eventAliases are the names that other tools give events.
-func eventAliases() map[string]string {
-	return map[string]string{
-		"TCP_SEND_RST":        "TCPRESET_PROCESS",
-		"TCP_SEND_RST_ACTIVE": "TCPRESET_ACTIVE",
-		"TCP_SEND_RST_NOSOCK": "TCPRESET_NOSOCK",
-	}
-}
-
 // newFilter returns an error that names the value that it cannot take.
 func newFilter(f *eventstreamv1.Filter) (*filter, error) {
 	out := &filter{
@@ -55,7 +47,7 @@ func newFilter(f *eventstreamv1.Filter) (*filter, error) {
 		pods: setOf(f.GetPods()), namespaces: setOf(f.GetNamespaces()),
 		ports: map[uint32]bool{},
 	}
-	aliases := eventAliases()
+	aliases := eventline.Aliases()
 	for _, name := range f.GetEvents() {
 		name = strings.ToUpper(name)
 		if alias, ok := aliases[name]; ok {

@@ -30,15 +30,31 @@ func (r *ring) publish(events []*event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range events {
-		for r.next > r.first && (r.next-r.first == uint64(len(r.events)) || r.size+len(e.logs) > r.maxSize) {
-			r.forget()
-		}
-		r.events[r.next%uint64(len(r.events))] = e
-		r.size += len(e.logs)
-		r.next++
+		r.add(e)
 	}
 	close(r.changed)
 	r.changed = make(chan struct{})
+}
+
+func (r *ring) add(e *event) {
+	for r.next > r.first && (r.next-r.first == uint64(len(r.events)) || r.size+len(e.logs) > r.maxSize) {
+		r.forget()
+	}
+	r.events[r.next%uint64(len(r.events))] = e
+	r.size += len(e.logs)
+	r.next++
+}
+
+// anew returns a ring of another size that goes on where this one, which is finished, has ended.
+func (r *ring) anew(events, maxSize int) *ring {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	next := newRing(events, maxSize)
+	next.first, next.next, next.lost = r.first, r.first, r.lost
+	for n := r.first; n < r.next; n++ {
+		next.add(r.events[n%uint64(len(r.events))])
+	}
+	return next
 }
 
 func (r *ring) forget() {

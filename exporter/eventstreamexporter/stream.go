@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,13 +39,11 @@ const (
 type stream struct {
 	cfg    *Config
 	set    exporter.Settings
+	keeper *Keeper
 	forget func()
 
-	run      uint64 // of Position
-	started  time.Time
-	ring     *ring
+	*memory  // from the start on
 	entities *entities
-	counts   *counts
 	passes   *passes
 	node     atomic.Pointer[string]
 	watchers atomic.Int64
@@ -62,20 +59,17 @@ type stream struct {
 	served sync.WaitGroup
 }
 
-func newStream(set exporter.Settings, cfg *Config, forget func()) (*stream, error) {
+func newStream(set exporter.Settings, cfg *Config, keeper *Keeper, forget func()) *stream {
 	reason := func(r string) metric.AddOption {
 		return metric.WithAttributeSet(attribute.NewSet(attribute.String("reason", r)))
 	}
 	return &stream{
-		cfg: cfg, set: set, forget: forget,
-		run:      rand.Uint64(),
-		ring:     newRing(cfg.BufferEvents, cfg.BufferMiB<<20),
+		cfg: cfg, set: set, keeper: keeper, forget: forget,
 		entities: newEntities(),
-		counts:   newCounts(),
 		passes:   newPasses(),
 		tooLarge: reason("too_large"),
 		tooMany:  reason("too_many"),
-	}, nil
+	}
 }
 
 // start starts the server for the first of the exporters.
@@ -93,6 +87,7 @@ func (s *stream) start(ctx context.Context, host component.Host) error {
 }
 
 func (s *stream) serve(ctx context.Context, host component.Host) error {
+	s.memory = s.keeper.take(s.set.ID, s.cfg)
 	var err error
 	if s.telemetry, err = s.newTelemetry(); err != nil {
 		return err
@@ -105,7 +100,7 @@ func (s *stream) serve(ctx context.Context, host component.Host) error {
 	if err != nil {
 		return fmt.Errorf("event stream: %w", err)
 	}
-	s.started, s.server, s.health = time.Now(), server, health.NewServer()
+	s.server, s.health = server, health.NewServer()
 	eventstreamv1.RegisterEventStreamServer(server, &service{stream: s})
 	grpc_health_v1.RegisterHealthServer(server, s.health)
 	reflection.Register(server)
@@ -130,6 +125,7 @@ func (s *stream) shutdown(context.Context) error {
 	}
 	s.users = 0
 	s.forget()
+	defer s.keeper.keep(s.set.ID, s.memory)
 	if s.telemetry != nil {
 		s.telemetry.Shutdown()
 	}

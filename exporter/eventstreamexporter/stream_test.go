@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/component/componenttest"
 	"go.opentelemetry.io/collector/exporter"
 	"go.opentelemetry.io/collector/exporter/exportertest"
@@ -44,7 +45,11 @@ type server struct {
 
 func serve(t testing.TB, change func(*Config)) *server {
 	t.Helper()
-	socket := filepath.Join(t.TempDir(), "s")
+	return serveKept(t, nil, filepath.Join(t.TempDir(), "s"), change)
+}
+
+func serveKept(t testing.TB, keeper *Keeper, socket string, change func(*Config)) *server {
+	t.Helper()
 	cfg := createDefaultConfig().(*Config)
 	cfg.ServerConfig.NetAddr.Transport, cfg.ServerConfig.NetAddr.Endpoint = "unix", socket
 	if change != nil {
@@ -52,8 +57,9 @@ func serve(t testing.TB, change func(*Config)) *server {
 	}
 	require.NoError(t, cfg.Validate())
 	set := exportertest.NewNopSettings(metadata.Type)
+	set.ID = component.NewID(metadata.Type)
 	set.BuildInfo.Version = "1.2.3"
-	factory := &shared{streams: map[*Config]*stream{}}
+	factory := &shared{streams: map[*Config]*stream{}, keeper: keeper}
 	logs, err := factory.createLogs(t.Context(), set, cfg)
 	require.NoError(t, err)
 	metrics, err := factory.createMetrics(t.Context(), set, cfg)
@@ -207,6 +213,36 @@ func TestResume(t *testing.T) {
 	s.publish(t, 210, 211)
 	bodies, _, _ = receive(t, w, 1)
 	assert.Equal(t, []string{"210"}, bodies, "a position of another run says nothing")
+}
+
+// A changed configuration makes another exporter, which goes on where the one before has ended.
+func TestKeeper(t *testing.T) {
+	keeper, socket := NewKeeper(), filepath.Join(t.TempDir(), "s")
+	s := serveKept(t, keeper, socket, nil)
+	w := s.watch(t, &eventstreamv1.WatchRequest{})
+	s.publish(t, 0, 5)
+	_, _, position := receive(t, w, 5)
+	s.publish(t, 5, 8)
+	was, err := s.Status(t.Context(), &eventstreamv1.StatusRequest{})
+	require.NoError(t, err)
+	s.shutdown(t)
+
+	s = serveKept(t, keeper, socket, func(c *Config) { c.BufferEvents = 4 })
+	s.publish(t, 8, 9)
+	bodies, lost, last := receive(t, s.watch(t, &eventstreamv1.WatchRequest{After: position}), 4)
+	assert.Equal(t, numbers(5, 9), bodies)
+	assert.Zero(t, lost)
+	assert.Equal(t, position.Run, last.Run)
+	_, lost, _ = receive(t, s.watch(t, &eventstreamv1.WatchRequest{After: &eventstreamv1.Position{Run: position.Run}}), 9)
+	assert.Equal(t, 5, lost, "what the smaller buffer has no room for")
+	is, err := s.Status(t.Context(), &eventstreamv1.StatusRequest{})
+	require.NoError(t, err)
+	assert.EqualValues(t, 9, is.Events[0].Count)
+	assert.Equal(t, was.Started.AsTime(), is.Started.AsTime())
+	s.shutdown(t)
+
+	other := serve(t, nil)
+	assert.NotEqual(t, position.Run, other.stream.run, "without a keeper it begins anew")
 }
 
 func TestSince(t *testing.T) {

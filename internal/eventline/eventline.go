@@ -49,6 +49,15 @@ const (
 	eventTCPResetProcess = "TCPRESET_PROCESS"
 )
 
+// Aliases are the names that other tools give events, in capitals, and the name here.
+func Aliases() map[string]string {
+	return map[string]string{
+		"TCP_SEND_RST":        eventTCPResetProcess,
+		"TCP_SEND_RST_ACTIVE": "TCPRESET_ACTIVE",
+		"TCP_SEND_RST_NOSOCK": "TCPRESET_NOSOCK",
+	}
+}
+
 // Append appends the line of the event rec, without a line end, to dst and returns the extended slice.
 // res are the attributes of the record's resource: with the labels pod and namespace, once they are known, or without.
 //

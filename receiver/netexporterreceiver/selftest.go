@@ -6,6 +6,7 @@ package netexporterreceiver
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -146,6 +147,9 @@ func newTestedAgent(opts SelfTestOptions) (*agent, *recordSink, error) {
 // packetPath lists the probes that look at every packet.
 func packetPath() []string { return []string{"socketlatency", "kernellatency", "netiftxlat"} }
 
+// ErrNoProbe is SelfTest's for a name that no probe has.
+var ErrNoProbe = errors.New("no probe")
+
 // choose leaves an agent the probes of these names.
 func choose(a *agent, names []string) error {
 	if len(names) == 0 {
@@ -156,7 +160,11 @@ func choose(a *agent, names []string) error {
 	for _, name := range names {
 		i := slices.IndexFunc(known, func(d probe.Definition) bool { return d.Name == name })
 		if i < 0 {
-			return fmt.Errorf("no probe %q", name)
+			var names []string
+			for i := range known {
+				names = append(names, known[i].Name)
+			}
+			return fmt.Errorf("%w %q; there are %s", ErrNoProbe, name, strings.Join(names, ", "))
 		}
 		a.all = append(a.all, known[i])
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -191,6 +192,7 @@ receivers:
 	a := start(t, "filewatch:"+m.file())
 	host := hostName(t)
 	p := nettest.New(t)
+	watcher := watch(t, []agent{a}, "-t", "TCPRESET_NOSOCK")
 	resetsMade := steadyResets(t, p)
 	fallen := a.watchCounters(p.A, p.B)
 
@@ -247,6 +249,13 @@ receivers:
 		return n
 	}
 	agenttest.Wait(t, "their events", func() bool { return lines() >= made })
+	watched := func() int { return len(matching(watcher, " Pod="+p.B.Name+" ")) }
+	agenttest.Wait(t, "one who has watched all the time to have all, too", func() bool { return watched() >= made })
+	assert.Equal(t, made, watched())
+	assert.Equal(t, accepted, strings.Count(watcher.Stderr.String(), ": connected again, going on where it was at "))
+	for _, alarm := range []string{"started anew", "lost"} {
+		assert.NotContains(t, watcher.Stderr.String(), alarm)
+	}
 	assert.Empty(t, fallen(), "counters that have gone back")
 	assert.InDelta(t, made, a.page(t).of(p.B)[counted], 0)
 	assert.Equal(t, made, lines())
@@ -344,4 +353,37 @@ service: {telemetry: {metrics: {readers: [{pull: {exporter: {prometheus: {host: 
 	list := agenttest.Run(t, nil, agenttest.Program(t, "inspector"), "list", "event", "-e", agenttest.Loopback(ports[3]))
 	assert.Zero(t, list.ExitCode(t))
 	assert.Contains(t, list.Stdout.String(), "TCPRESET_NOSOCK")
+}
+
+// The documented look-up, pick a node and search a word, finds events in Loki, whose address the file has or which is the Service
+// grafana-loki of the agent's own namespace.
+func TestDocumentedLoki(t *testing.T) {
+	loki := agenttest.StartLoki(t)
+	_, port, _ := strings.Cut(strings.TrimPrefix(loki.URL, "http://"), ":")
+	for name, tt := range map[string]struct {
+		config      string
+		environment []string
+	}{
+		"address": {"loki_address: 127.0.0.1:" + port, nil},
+		"Service": {`loki_address: ""`, []string{"GRAFANA_LOKI_SERVICE_HOST=127.0.0.1", "GRAFANA_LOKI_SERVICE_PORT=" + port}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newConfigMap(t, "debugmode: false\nevent_config:\n  port: 19102\n  loki_enable: true\n  "+tt.config+"\n  probes: []\n"+
+				"metric_config:\n  port: 9102\n  verbose: false\n  interval: 5\n  probes: []\n")
+			ports := agenttest.FreePorts(t, agenttest.Ports)
+			startWith(t, func(cmd *exec.Cmd) { cmd.Env = append(os.Environ(), append(tt.environment, "K8S_NODE_NAME=node of "+name)...) },
+				ports[0], ports[1], "--config", "compat:"+m.file(), "--config", "yaml:"+agenttest.PortsConfig(ports))
+			p := nettest.New(t)
+			for _, f := range nettest.Families() {
+				reset := p.ConnectClosedPort(t, f)
+				agenttest.Wait(t, "the event to be found in Loki", func() bool {
+					return len(loki.Query(t, fmt.Sprintf("{node=%q} |= `TCPRESET_NOSOCK` |= `dport=%d`", "node of "+name, reset.Source.Port()))) == 1
+				})
+			}
+			drop := p.UDPToClosedPort(t, nettest.IPv4, 1, true)
+			agenttest.Wait(t, "a drop's, too: the default set", func() bool {
+				return len(loki.Query(t, fmt.Sprintf("{node=%q} |= `PACKETLOSS` |= `dport=%d`", "node of "+name, drop.Destination.Port()))) > 0
+			})
+		})
+	}
 }
