@@ -48,6 +48,8 @@ static __always_inline int on_enqueue(__u64 skb)
 SEC("raw_tp/qdisc_enqueue")
 int enqueue__raw_tp(__u64 *ctx)
 {
+	/* It would load without BTF, where nothing can read what it stamps. */
+	REQUIRE(bpf_core_field_exists(((struct sk_buff *)0)->next));
 	return on_enqueue(ctx[2]);
 }
 

@@ -27,41 +27,40 @@ func (p *Pair) LateRead(t T, family Family, pause time.Duration) Packet {
 	return p.fromA(family, localAddr(client), remoteAddr(client))
 }
 
-// ClosedWindow lets A write until B's window takes no more, and B read after at least pause. It returns a segment.
+// ClosedWindow lets A write to B, whose window is closed, and B read after at least pause. It returns the segment.
 func (p *Pair) ClosedWindow(t T, family Family, pause time.Duration) Packet {
 	t.Helper()
 	client, server := p.ConnectTCP(t, family)
-	if err := client.SetWriteBuffer(1 << 17); err != nil {
-		t.Fatalf("set send buffer of %s: %v", client.LocalAddr(), err)
-	}
-	written := Fill(t, client)
+	unread := CloseWindow(t, client)
+	write(t, client, make([]byte, 100))
 	time.Sleep(pause)
-	Drain(t, server, written)
+	Drain(t, server, unread+100)
 	return p.fromA(family, localAddr(client), remoteAddr(client))
 }
 
-// Fill writes until the peer has acknowledged all that was sent and its window takes no more, and returns how much.
-func Fill(t T, conn *net.TCPConn) (written int) {
+// CloseWindow writes as much as the peer's window takes, until it takes nothing, and returns how much that was. All of
+// it is acknowledged then; whatever is written next waits until the peer reads.
+//
+// It writes no more than that: from a window smaller than what is unsent the kernel holds back at first, but fills it
+// once its probe timer has run out (tcp_write_wakeup()), so that what is unsent has not been so for as long as it seems.
+func CloseWindow(t T, conn *net.TCPConn) (written int) {
 	t.Helper()
-	const most = 1 << 24 // far beyond what the two sockets have room for
-	control(t, conn, func(fd int) error {
-		for buf := make([]byte, 4096); written < most; {
-			n, err := unix.Write(fd, buf) // it does not block
-			if errors.Is(err, unix.EAGAIN) {
-				return nil
-			}
-			if err != nil {
+	for {
+		var info *unix.TCPInfo // under the lock of the socket: one state, not two halves of it
+		Wait(t, "the acknowledgment of what was written", func() bool {
+			control(t, conn, func(fd int) (err error) {
+				info, err = unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 				return err
-			}
-			written += n
+			})
+			return info.Unacked == 0 && info.Notsent_bytes == 0
+		})
+		if info.Snd_wnd == 0 {
+			return written
 		}
-		return nil
-	})
-	Wait(t, "the window to close", func() bool {
-		unsent := Queued(t, conn, unix.SIOCOUTQNSD)
-		return unsent > 0 && unsent == Queued(t, conn, unix.SIOCOUTQ)
-	})
-	return written
+		n := min(int(info.Snd_wnd), 1<<16)
+		write(t, conn, make([]byte, n))
+		written += n
+	}
 }
 
 // TokenBucket shapes A and returns a segment of a connection that had to wait behind datagrams, for some hundreds of

@@ -6,6 +6,7 @@
 package nettest
 
 import (
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -16,14 +17,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Hold runs a process that does nothing in the namespace until the end of the test, and returns its
-// id. It ends with this process, too.
+// Hold keeps a process in the namespace until the end of the test, and returns its id. It needs no program and does
+// nothing: it is this program, traced by this process, so that it stops at the exec before its first instruction
+// (ptrace(2), PTRACE_TRACEME). It ends with this process, too.
 func (n *Namespace) Hold(t T) int {
 	t.Helper()
-	cmd := exec.Command("sleep", "infinity")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true, Pdeathsig: syscall.SIGKILL}
 	var err error
 	n.Do(t, func() { err = cmd.Start() })
+	if errors.Is(err, unix.EPERM) {
+		t.Skipf("may not trace a process of its own: %v", err)
+	}
 	if err != nil {
 		t.Fatalf("start a process in %s: %v", n.Name, err)
 	}

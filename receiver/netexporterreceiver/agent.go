@@ -247,6 +247,11 @@ func (r *running) walks() bool {
 	})
 }
 
+// readsWithin tells whether counters are read within the namespaces, into which nothing leads without a process or a name.
+func (r *running) readsWithin() bool {
+	return !r.walks() || slices.ContainsFunc(r.sourceHooks, func(h kernel.Hook) bool { return h.Variant == sockDiag })
+}
+
 // beat starts the heartbeat if the configuration wants it, where the collection pass meets namespaces without a process.
 func (a *agent) beat(r *running) {
 	if !a.cfg.SelfTest {
@@ -415,6 +420,9 @@ func (a *agent) replaceSource(k *kernelSide, defs []probe.Definition) error {
 	return errors.Join(err, a.readSocketsWithin(k, k.sourceHooks))
 }
 
+// sockDiag is the variant of hooks of sockets that are read through netlink.
+const sockDiag = "sock_diag"
+
 // readSocketsWithin finds a substitute for the walk of sockets where the source has none: what sockets
 // within the namespaces tell, of those that listen, too.
 func (a *agent) readSocketsWithin(r *kernelSide, hooks []kernel.Hook) error {
@@ -434,7 +442,7 @@ func (a *agent) readSocketsWithin(r *kernelSide, hooks []kernel.Hook) error {
 		case err != nil:
 			h.Err = errors.Join(h.Err, err)
 		default:
-			h.Variant, h.Err = "sock_diag", nil
+			h.Variant, h.Err = sockDiag, nil
 		}
 	}
 	for i, c := range r.counters {

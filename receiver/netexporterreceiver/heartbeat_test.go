@@ -24,9 +24,9 @@ func withHeartbeat(c *Config) {
 // that it takes nothing shows.
 func TestHeartbeat(t *testing.T) {
 	r := start(t, withHeartbeat)
-	r.needsWalk(t)
 	verified := r.self(t, "otelcol_netexporter.probe.verified", "probe")
 	assert.Equal(t, map[string]int64{"/packetloss": 1, "/udp": 1}, verified)
+	r.needsWalk(t)
 
 	own := r.agent.running.heartbeat.pair
 	for range 4 {

@@ -118,7 +118,7 @@ func bindTo(fd int, address string) (netip.AddrPort, error) {
 func TestTrouble(t *testing.T) {
 	address := os.Getenv(troubleEnv)
 	if address == "" {
-		t.Skip("only runs as a process of TestHostNetworkPods")
+		t.Skip("not a test by itself: TestHostNetworkPods runs it")
 	}
 	report, err := json.Marshal(makeTrouble(t, address))
 	require.NoError(t, err)

@@ -37,7 +37,7 @@ func TestWithoutBTF(t *testing.T) {
 	}
 	tests := []string{
 		"TestTellsWhatIsLostWithoutBTF", "TestEveryCounterEqualsProc", "TestSocketsEqualProc", "TestListenQueues",
-		"TestUsageEqualsProc", "TestLinksEqualProc", "TestConntrackEqualsProc", "TestNodeFacts", "TestMaxSeries",
+		"TestUsageEqualsProc", "TestLinksEqualProc", "TestConntrackEqualsProc", "TestNodeFacts", "TestMaxSeries", "TestSelfTest", "TestEntitiesOfNamespaces",
 	}
 	runElsewhere(t, withoutBTF, hideBTF, tests)
 }

@@ -198,5 +198,5 @@ func skipBefore(t testing.TB, hook string) {
 	if major > 5 || major == 5 && minor >= 11 {
 		t.Fatalf("hook %s does not run on %s", hook, release)
 	}
-	t.Skipf("hook %s needs Linux 5.11, this is %s", hook, release)
+	t.Skip("needs bpf_sk_storage_get() in programs at tracepoints, which is there from Linux 5.11 on")
 }

@@ -28,8 +28,12 @@ func TestSelfTest(t *testing.T) {
 	require.NoError(t, err)
 	tested := map[string]bool{}
 	for _, r := range results {
-		assert.NotEqual(t, VerdictFailed, r.Verdict, "%+v", r)
-		assert.Equal(t, r.Verdict == VerdictOK, r.Reason == "", "%+v", r)
+		t.Logf("%+v", r)
+		assert.NotEqual(t, VerdictFailed, r.Verdict)
+		if r.Probe != "virtcmdlatency" { // nothing within a private namespace makes its commands
+			assert.NotEqual(t, VerdictUntested, r.Verdict)
+		}
+		assert.Equal(t, r.Verdict == VerdictOK, r.Reason == "")
 		tested[r.Probe] = true
 	}
 	for _, d := range probes.All() {

@@ -93,7 +93,7 @@ func TestBTFDiscoverJSON(t *testing.T) {
 // verdicts runs the self-test and returns what it says of each probe; all hooks of a probe must agree.
 func verdicts(t *testing.T, prepare func(*exec.Cmd), args ...string) (byProbe map[string]string, code int) {
 	t.Helper()
-	p := agenttest.Run(t, prepare, agenttest.Program(t, "inspector"), append([]string{"selftest", "--json"}, args...)...)
+	p := agenttest.Run(t, prepare, agenttest.Program(t, "inspector"), append([]string{"selftest", "--json", "--timeout=10m"}, args...)...)
 	code = p.ExitCode(t)
 	var results []struct{ Probe, Hook, Variant, Verdict, Reason string }
 	require.NoError(t, json.Unmarshal([]byte(p.Stdout.String()), &results), "%s%s", p.Stdout.String(), p.Stderr.String())

@@ -94,7 +94,7 @@ func TestInspectorList(t *testing.T) {
 		require.Zero(t, c.ExitCode(t), c.Stderr.String())
 		return c.Stdout.String()
 	}
-	own := regexp.MustCompile(fmt.Sprintf(`(?m)^%s +netns +%s +ns%d +10\.77\.0\.1 fd77::1 +sleep\(%d\)$`, hostName(t), p.A.Name, p.A.Inode, pid))
+	own := regexp.MustCompile(fmt.Sprintf(`(?m)^%s +netns +%s +ns%d +10\.77\.0\.1 fd77::1 +exe\(%d\)$`, hostName(t), p.A.Name, p.A.Inode, pid))
 	agenttest.Wait(t, "the namespace to be listed", func() bool { return own.MatchString(list("entity")) })
 	assert.Regexp(t, fmt.Sprintf(`(?m)^%s +hostNetwork +hostNetwork +ns0 `, hostName(t)), list("entity"))
 	assert.Regexp(t, `(?m)^\S+ +tcpreset +yes +- +\d+ +\d+ +\d+ +.*\bsent=\w+`, list("probe"))

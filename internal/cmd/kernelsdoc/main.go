@@ -21,18 +21,19 @@ import (
 
 const marker = "variants: "
 
-// report is the line that TestSelfTelemetry of the receiver logs, and what the tests left out.
+// report is the line that TestSelfTelemetry of the receiver logs, and what came of the tests.
 type report struct {
-	Release string            `json:"release"`
-	Hooks   map[string]string `json:"hooks"` // "probe/hook" to the variant
-	Skipped map[string]string `json:"-"`     // a test to its reason
+	Release        string            `json:"release"`
+	Hooks          map[string]string `json:"hooks"` // "probe/hook" to the variant
+	Skipped        map[string]string `json:"-"`     // a test to its reason
+	Passed, Failed int               `json:"-"`     // tests, each part of one included
 }
 
 var (
 	// What go test -v prints.
 	turnLine = regexp.MustCompile(`^=== (?:RUN|NAME|CONT) +(\S+)`)
 	logLine  = regexp.MustCompile(`^ *\S+\.go:\d+: (.*)`)
-	skipLine = regexp.MustCompile(`^ *--- SKIP: (\S+)`)
+	doneLine = regexp.MustCompile(`^ *--- (PASS|FAIL|SKIP): (\S+)`)
 	// A test that is a part of another one says so.
 	noTest = regexp.MustCompile(`^not a test`)
 )
@@ -69,6 +70,7 @@ func run(files []string, out io.Writer) error {
 func parse(r io.Reader) (report, error) {
 	k := report{Skipped: map[string]string{}}
 	test, reasons := "", map[string]string{} // the last that each test has logged
+	var ran []string
 	scanner := bufio.NewScanner(r)
 	scanner.Buffer(nil, 1<<20)
 	for scanner.Scan() {
@@ -82,8 +84,17 @@ func parse(r io.Reader) (report, error) {
 			test = m[1]
 		} else if m := logLine.FindStringSubmatch(line); m != nil {
 			reasons[test] = m[1]
-		} else if m := skipLine.FindStringSubmatch(line); m != nil && !noTest.MatchString(reasons[m[1]]) {
-			k.Skipped[m[1]] = reasons[m[1]]
+		} else if m := doneLine.FindStringSubmatch(line); m != nil {
+			switch reason := reasons[m[2]]; {
+			case m[1] == "PASS":
+				k.Passed++
+				ran = append(ran, m[2])
+			case m[1] == "FAIL":
+				k.Failed++
+				ran = append(ran, m[2])
+			case !noTest.MatchString(reason):
+				k.Skipped[m[2]] = reason
+			}
 		}
 	}
 	if err := scanner.Err(); err != nil {
@@ -92,7 +103,24 @@ func parse(r io.Reader) (report, error) {
 	if k.Release == "" {
 		return k, fmt.Errorf("no line with %q: did TestSelfTelemetry run", marker)
 	}
+	k.Skipped = whole(k.Skipped, ran)
 	return k, nil
+}
+
+// whole puts tests in place of their parts where all parts were skipped.
+func whole(skipped map[string]string, ran []string) map[string]string {
+	tests := make(map[string]string, len(skipped))
+	for test, reason := range skipped {
+		for {
+			i := strings.LastIndexByte(test, '/')
+			if i < 0 || slices.ContainsFunc(ran, func(r string) bool { return strings.HasPrefix(r, test[:i+1]) }) {
+				break
+			}
+			test = test[:i]
+		}
+		tests[test] = reason
+	}
+	return tests
 }
 
 // compareReleases compares the first two numbers of releases.
@@ -123,7 +151,7 @@ Which mechanism runs each hook of each probe, as the agent itself reported it in
 (` + "`make test-vm`" + `, virtual machines with Debian's cloud kernels). The metric ` + "`otelcol_netexporter_probe_hook`" + ` says the same of
 a running agent. "none" means that the hook does not run there; the others of the probe do.
 
-- raw_tp, iter, fentry, kprobe: BPF programs on raw tracepoints, task iterators, entries and returns of functions. syscall, and raw_tp of netns: run by the agent.
+- raw_tp, tp_btf, iter, fentry, kprobe: BPF programs on tracepoints, task iterators, entries and returns of functions. syscall, and raw_tp of netns: run by the agent.
 - setns, sock_diag: netlink from within each namespace. procfs: files of /proc.
 
 `)
@@ -155,28 +183,39 @@ a running agent. "none" means that the hook does not run there; the others of th
 		}
 		row(cells...)
 	}
-	writeSkipped(&b, row, kernels)
+	writeTests(&b, row, kernels)
 	_, err := io.WriteString(out, b.String())
 	return err
 }
 
-// writeSkipped lists the tests that some kernel cannot run.
-func writeSkipped(b *strings.Builder, row func(...string), kernels []report) {
-	type skip struct{ test, reason string }
-	on := map[skip][]string{}
+// writeTests says what came of the tests on each kernel, and what some kernel cannot run, by the reason.
+func writeTests(b *strings.Builder, row func(...string), kernels []report) {
+	type reason struct{ text, on string }
+	tests := map[reason]map[string]bool{}
+	b.WriteString("\nThe tests there: real traffic on that kernel, the parts of a test counted each, and what had to be left out.\n\n")
+	row("kernel", "passed", "failed", "left out")
+	row("---", "---", "---", "---")
+	on := map[[2]string][]string{} // a test and its reason to releases
 	for _, k := range kernels {
-		for test, reason := range k.Skipped {
-			s := skip{test, reason}
-			on[s] = append(on[s], k.Release)
+		row(k.Release, strconv.Itoa(k.Passed), strconv.Itoa(k.Failed), strconv.Itoa(len(k.Skipped)))
+		for test, why := range k.Skipped {
+			on[[2]string{test, why}] = append(on[[2]string{test, why}], k.Release)
 		}
 	}
-	b.WriteString("\nWhat the tests had to leave out there, and why.\n\n")
-	row("test", "reason", "on")
+	for key, releases := range on {
+		r := reason{key[1], strings.Join(releases, ", ")}
+		if tests[r] == nil {
+			tests[r] = map[string]bool{}
+		}
+		tests[r]["`"+key[0]+"`"] = true
+	}
+	b.WriteString("\n")
+	row("left out", "because", "on")
 	row("---", "---", "---")
-	skips := slices.SortedFunc(maps.Keys(on), func(x, y skip) int {
-		return cmp.Or(strings.Compare(x.test, y.test), strings.Compare(x.reason, y.reason))
+	reasons := slices.SortedFunc(maps.Keys(tests), func(x, y reason) int {
+		return cmp.Or(strings.Compare(x.on, y.on), strings.Compare(x.text, y.text))
 	})
-	for _, s := range skips {
-		row("`"+s.test+"`", s.reason, strings.Join(on[s], ", "))
+	for _, r := range reasons {
+		row(strings.Join(slices.Sorted(maps.Keys(tests[r])), ", "), r.text, r.on)
 	}
 }

@@ -15,7 +15,7 @@ func TestRun(t *testing.T) {
 	var files []string
 	for name, content := range map[string]string{
 		"6.12.output": "=== RUN TestA\r\n--- PASS: TestA (0.00s)\r\n    x_test.go:1: variants: {\"release\":\"6.12.1-cloud\",\"hooks\":{\"tcpreset/sent\":\"raw_tp\"}}\r\n",
-		"6.1.output":  "=== RUN   TestB\n=== RUN   TestB/c\n    x_test.go:7: too old\n=== RUN   TestW\n    x_test.go:9: not a test\n--- SKIP: TestW (0.00s)\n    --- SKIP: TestB/c (0.00s)\n    x_test.go:1: variants: {\"release\":\"6.1.0\",\"hooks\":{\"tcpreset/sent\":\"fentry\",\"old/one\":\"none\"}}\n--- FAIL: TestC\n",
+		"6.1.output":  "=== RUN   TestB\n=== RUN   TestB/c\n    x_test.go:7: too old\n=== RUN   TestE/f/ipv4\n    x_test.go:8: too old\n=== RUN   TestE/f/ipv6\n    x_test.go:8: too old\n=== RUN   TestW\n    x_test.go:9: not a test\n--- SKIP: TestW (0.00s)\n    --- SKIP: TestB/c (0.00s)\n    --- PASS: TestB/d (0.00s)\n        --- SKIP: TestE/f/ipv4 (0.00s)\n        --- SKIP: TestE/f/ipv6 (0.00s)\n    x_test.go:1: variants: {\"release\":\"6.1.0\",\"hooks\":{\"tcpreset/sent\":\"fentry\",\"old/one\":\"none\"}}\n--- FAIL: TestC\n",
 	} {
 		file := filepath.Join(dir, name)
 		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
@@ -31,7 +31,9 @@ func TestRun(t *testing.T) {
 		"| probe | hook | 6.1.0 | 6.12.1-cloud |\n",
 		"| old | one | none | - |\n",
 		"| tcpreset | sent | fentry | raw_tp |\n",
-		"| `TestB/c` | too old | 6.1.0 |\n",
+		"| `TestB/c`, `TestE` | too old | 6.1.0 |\n",
+		"| 6.1.0 | 1 | 1 | 2 |\n",
+		"| 6.12.1-cloud | 1 | 0 | 0 |\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
