@@ -147,10 +147,9 @@ func TestTLS(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, command := range []string{"list probe", "watch", "top --once"} {
 				err := run(t, slices.Concat(strings.Fields(command), []string{"-e", a.address}, tt.args)...).wait(t)
-				require.Error(t, err, command)
+				require.ErrorContains(t, err, a.address+": ", command)
+				require.ErrorContains(t, err, tt.says, command)
 				assert.Equal(t, exitFailure, exitCode(err))
-				assert.ErrorContains(t, err, a.address+": ")
-				assert.ErrorContains(t, err, tt.says, command)
 			}
 		})
 	}

@@ -371,7 +371,9 @@ func TestDocumentedLoki(t *testing.T) {
 			m := newConfigMap(t, "debugmode: false\nevent_config:\n  port: 19102\n  loki_enable: true\n  "+tt.config+"\n  probes: []\n"+
 				"metric_config:\n  port: 9102\n  verbose: false\n  interval: 5\n  probes: []\n")
 			ports := agenttest.FreePorts(t, agenttest.Ports)
-			startWith(t, func(cmd *exec.Cmd) { cmd.Env = append(os.Environ(), append(tt.environment, "K8S_NODE_NAME=node of "+name)...) },
+			startWith(t, func(cmd *exec.Cmd) {
+				cmd.Env = append(os.Environ(), append(tt.environment, "K8S_NODE_NAME=node of "+name)...)
+			},
 				ports[0], ports[1], "--config", "compat:"+m.file(), "--config", "yaml:"+agenttest.PortsConfig(ports))
 			p := nettest.New(t)
 			for _, f := range nettest.Families() {
