@@ -274,6 +274,23 @@ func (a *Agent) Kill(t testing.TB) {
 	a.killed = true
 }
 
+// Own sums a metric about the agent itself over its series that have all the labels, as they are written there.
+func (a *Agent) Own(t testing.TB, name string, labels ...string) (sum int) {
+	t.Helper()
+	text, err := Get(a.Self)
+	require.NoError(t, err)
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, name+"{") || slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(line, l) }) {
+			continue
+		}
+		var value float64
+		_, err := fmt.Sscan(line[strings.LastIndexByte(line, ' ')+1:], &value)
+		require.NoError(t, err, line)
+		sum += int(value)
+	}
+	return sum
+}
+
 // WriteFile writes a file into a directory of the test's and returns its path.
 func WriteFile(t testing.TB, name, content string) string {
 	t.Helper()
