@@ -266,9 +266,12 @@ func (a *Agent) Stop(t testing.TB) {
 	assert.Zero(t, a.ExitCode(t), "exit code after SIGTERM")
 }
 
-// Kill ends the agent as a fault does.
+// Kill ends the agent as a fault does. It is safe more than once.
 func (a *Agent) Kill(t testing.TB) {
 	t.Helper()
+	if a.killed {
+		return
+	}
 	a.Signal(t, syscall.SIGKILL)
 	<-a.done
 	a.killed = true

@@ -34,8 +34,9 @@ type Loki struct {
 // mostLines is the most that a query returns.
 const mostLines = 5000
 
-// StartLoki runs bin/loki, which `make bin/loki` makes. It skips the test if there is none.
-func StartLoki(t testing.TB) *Loki {
+// StartLoki runs bin/loki, which `make bin/loki` makes. It skips the test if there is none. flags go before
+// what the file says.
+func StartLoki(t testing.TB, flags ...string) *Loki {
 	t.Helper()
 	const config = "../../deploy/loki/loki.yaml"
 	program, err := filepath.Abs("../../bin/loki")
@@ -47,11 +48,11 @@ func StartLoki(t testing.TB) *Loki {
 	}
 	ports, dir := FreePorts(t, 2), t.TempDir()
 	l := &Loki{URL: "http://" + Loopback(ports[0]), Storage: dir + "/chunks", program: program}
-	l.args = []string{
+	l.args = append([]string{
 		"-config.file=" + config, "-common.path-prefix=" + dir, "-common.storage.filesystem.chunk-directory=" + l.Storage,
 		"-common.storage.filesystem.rules-directory=" + dir + "/rules",
 		fmt.Sprint("-server.http-listen-port=", ports[0]), fmt.Sprint("-server.grpc-listen-port=", ports[1]),
-	}
+	}, flags...)
 	l.Start(t)
 	return l
 }
