@@ -118,6 +118,20 @@ func TestChart(t *testing.T) {
 			map[string]any{"exporters::loki::endpoint": "https://loki.example/tenant/push"},
 		},
 		{
+			"queue in memory", []string{"config.enableEventServer=true", "config.enableLoki=true"},
+			map[string]any{
+				"service::extensions": []any{"health_check"}, "exporters::loki::sending_queue::storage": nil,
+				"exporters::loki::sending_queue::num_consumers": 1,
+			},
+		},
+		{
+			"queue on the node", []string{"config.enableEventServer=true", "config.enableLoki=true", "queue.hostPath=/var/lib/netexporter"},
+			map[string]any{
+				"service::extensions":                     []any{"health_check", "file_storage"},
+				"exporters::loki::sending_queue::storage": "file_storage",
+			},
+		},
+		{
 			"debugmode", []string{"config.debugmode=true"},
 			map[string]any{
 				"service::telemetry::logs::level":        "debug",
