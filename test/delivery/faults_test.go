@@ -11,6 +11,8 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -214,5 +216,53 @@ func TestNoRoom(t *testing.T) {
 			}
 			assert.Equal(t, emitted-lost, delivered, "what was not refused is delivered")
 		})
+	}
+}
+
+// Every metric that docs/delivery.md names is on the page of an agent that refuses, is refused, and waits.
+func TestDocument(t *testing.T) {
+	agenttest.RequireRoot(t)
+	document, err := os.ReadFile("../../docs/delivery.md")
+	require.NoError(t, err)
+	refuses := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(refuses.Close)
+	d := newDatagrams(t)
+	agent := startAgent(t, environment("LOKI_URL="+refuses.URL, "NETEXPORTER_QUEUE="+t.TempDir()), d, lokiConfig, "loki", bothRoutes+`
+exporters: {otlp_http/loki: {sending_queue: {queue_size: 1, batch: {min_size: 1, max_size: 1}}}}
+`)
+	agenttest.Wait(t, "a refusal of each kind", func() bool {
+		d.make(t, 5, time.Millisecond)
+		return agent.Own(t, "otelcol_exporter_enqueue_failed_log_records", exporterIs(routeOTLP)) > 0 &&
+			agent.Own(t, "otelcol_exporter_send_failed_log_records", exporterIs(routePush)) > 0
+	})
+	page, err := agenttest.Get(agent.Self)
+	require.NoError(t, err)
+	names := regexp.MustCompile(`\botelcol_\w+`).FindAllString(string(document), -1)
+	require.Greater(t, len(names), 8)
+	for _, name := range append(names, "otelcol_exporter_sent_log_records") {
+		assert.Contains(t, page, "\n"+name+"{")
+	}
+}
+
+// What the document says to configure is accepted, on top of what it belongs to.
+func TestDocumentedConfigurations(t *testing.T) {
+	document, err := os.ReadFile("../../docs/delivery.md")
+	require.NoError(t, err)
+	blocks := regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$").FindAllStringSubmatch(string(document), -1)
+	require.Len(t, blocks, 4)
+	for i, block := range blocks {
+		files := []string{agenttest.ShippedConfig, lokiConfig}
+		switch {
+		case strings.Contains(block[1], "otlp_grpc/gateway"):
+			files = []string{agenttest.ShippedConfig, agentConfig}
+		case strings.Contains(block[1], "receivers:"):
+			files = []string{gatewayConfig}
+		}
+		args := []string{"validate"}
+		for _, file := range append(files, agenttest.WriteFile(t, "documented.yaml", block[1])) {
+			args = append(args, "--config", file)
+		}
+		p := agenttest.Run(t, environment("NETEXPORTER_QUEUE="+t.TempDir(), "LOKI_BASIC=x"), agenttest.Program(t, "netexporter"), args...)
+		assert.Zero(t, p.ExitCode(t), "%d: %s", i, block[1])
 	}
 }

@@ -7,8 +7,13 @@ package delivery
 
 import (
 	"fmt"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"os/exec"
+	"regexp"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,11 +31,16 @@ const (
 // startGateway runs a gateway that listens on address and sends to Loki.
 func startGateway(t testing.TB, address, loki string) *agenttest.Agent {
 	t.Helper()
+	return startCollector(t, agenttest.Program(t, "netexporter"), gatewayConfig, "LOKI_URL="+loki, "NETEXPORTER_LISTEN="+address)
+}
+
+// startCollector runs a collector without the receiver of the agent, and returns once it is ready.
+func startCollector(t testing.TB, program, config string, variables ...string) *agenttest.Agent {
+	t.Helper()
 	ports := agenttest.FreePorts(t, 2)
 	c := &agenttest.Agent{Self: "http://" + agenttest.Loopback(ports[0]) + "/metrics"}
 	c.Process = agenttest.Run(
-		t, environment("LOKI_URL="+loki, "NETEXPORTER_LISTEN="+address, "NETEXPORTER_HEALTH="+agenttest.Loopback(ports[1])),
-		agenttest.Program(t, "netexporter"), "--config", gatewayConfig, "--config", fmt.Sprintf(
+		t, environment(append(variables, "NETEXPORTER_HEALTH="+agenttest.Loopback(ports[1]))...), program, "--config", config, "--config", fmt.Sprintf(
 			`yaml:service: {telemetry: {metrics: {readers: [{pull: {exporter: {prometheus: {host: 127.0.0.1, port: %d, without_type_suffix: true}}}}]}}}`, ports[0],
 		),
 	)
@@ -107,4 +117,85 @@ func TestGatewayDies(t *testing.T) {
 	assert.Zero(t, agent.Own(t, "otelcol_exporter_send_failed_log_records"))
 	assert.Zero(t, agent.Own(t, "otelcol_exporter_enqueue_failed_log_records"))
 	t.Logf("%d events, %d in Loki", d.sent, len(d.stored(t, loki, routeOTLP)))
+}
+
+// Through Kafka: Loki has each event once, though the collector behind the topic is killed with a message in hand, and the one
+// before it, too.
+func TestKafka(t *testing.T) {
+	agenttest.RequireRoot(t)
+	const collector, broker = "../../bin/kafka/collector", "../../bin/kafka/broker"
+	if _, err := os.Stat(collector); err != nil {
+		t.Skip("NOT TESTED: delivery by Kafka, for want of bin/kafka. `make bin/kafka` builds it, once, in some minutes.")
+	}
+	loki := agenttest.StartLoki(t)
+	p := newProxy(t, loki.URL)
+	ports := agenttest.FreePorts(t, 2)
+	agenttest.Run(t, nil, broker, fmt.Sprint("-port=", ports[0]))
+	agenttest.Wait(t, "the broker to listen", func() bool { return !agenttest.IsFree(ports[0]) })
+	brokers := "KAFKA_BROKERS=" + agenttest.Loopback(ports[0])
+	produce := func() *agenttest.Agent {
+		return startCollector(t, collector, "../../deploy/gateway/kafka/producer.yaml", brokers, "NETEXPORTER_LISTEN="+agenttest.Loopback(ports[1]))
+	}
+	consume := func() *agenttest.Agent {
+		return startCollector(t, collector, "../../deploy/gateway/kafka/consumer.yaml", brokers, "LOKI_URL="+p.URL)
+	}
+	producer, consumer := produce(), consume()
+	d := newDatagrams(t)
+	variables := environment("NETEXPORTER_GATEWAY="+agenttest.Loopback(ports[1]), "NETEXPORTER_GATEWAY_INSECURE=true", "NETEXPORTER_QUEUE="+t.TempDir())
+	agent := startAgent(t, variables, d, agentConfig, "gateway",
+		"exporters: {otlp_grpc/gateway: {retry_on_failure: {max_interval: 1s}, sending_queue: {batch: {flush_timeout: 100ms, min_size: 20000, max_size: 20000}}}}")
+	d.make(t, 50, time.Millisecond)
+	d.waitStored(t, agent, loki, routeOTLP)
+
+	// Loki takes a message, and the collector is killed before it knows.
+	var taken atomic.Int64
+	p.instead(func(_ http.ResponseWriter, r *http.Request) {
+		p.forward.ServeHTTP(httptest.NewRecorder(), r)
+		taken.Add(1)
+		<-r.Context().Done()
+	})
+	d.make(t, 50, time.Millisecond)
+	agenttest.Wait(t, "Loki to have taken what it does not acknowledge", func() bool { return taken.Load() > 0 })
+	consumer.Kill(t)
+	producer.Kill(t)
+	d.make(t, 50, time.Millisecond)
+	p.instead(nil)
+	produce()
+	consume()
+	d.make(t, 50, time.Millisecond)
+	d.waitStored(t, agent, loki, routeOTLP)
+	assert.Zero(t, agent.Own(t, "otelcol_exporter_send_failed_log_records"))
+	t.Logf("%d events, %d in Loki", len(d.reported), len(d.stored(t, loki, routeOTLP)))
+}
+
+// What a cluster is given is what was tested: the manifests name the container's ports and the variables of the configuration.
+func TestGatewayManifests(t *testing.T) {
+	const dir = "../../deploy/gateway/"
+	manifests, err := os.ReadFile(dir + "kubernetes.yaml")
+	require.NoError(t, err)
+	config, err := os.ReadFile(gatewayConfig)
+	require.NoError(t, err)
+	agent, err := os.ReadFile(agentConfig)
+	require.NoError(t, err)
+	for _, m := range regexp.MustCompile(`\{name: ([A-Z_]+), value: "(.*?)"\}`).FindAllStringSubmatch(string(manifests), -1) {
+		assert.Contains(t, string(config), "${env:"+m[1]+":-")
+	}
+	assert.Contains(t, string(agent), "NETEXPORTER_GATEWAY:-netexporter-gateway.netexporter.svc.cluster.local:4317", "the Service")
+
+	// With its environment the gateway listens on both IPv4 and IPv6.
+	ports := agenttest.FreePorts(t, 3)
+	agenttest.Run(t, environment(
+		fmt.Sprintf("NETEXPORTER_LISTEN=[::]:%d", ports[0]), fmt.Sprintf("NETEXPORTER_HEALTH=[::]:%d", ports[1]), "NETEXPORTER_SELF=[::]",
+	), agenttest.Program(t, "netexporter"), "--config", gatewayConfig, "--set", fmt.Sprint("service::telemetry::metrics::readers=[{pull: {exporter: {prometheus: {host: '[::]', port: ", ports[2], "}}}}]"))
+	for _, host := range []string{"127.0.0.1", "[::1]"} {
+		for page, port := range map[string]int{"/": ports[1], "/metrics": ports[2]} {
+			agenttest.Wait(t, host+page, func() bool {
+				_, err := agenttest.Get(fmt.Sprint("http://", host, ":", port, page))
+				return err == nil
+			})
+		}
+		conn, err := net.Dial("tcp", fmt.Sprint(host, ":", ports[0]))
+		require.NoError(t, err)
+		require.NoError(t, conn.Close())
+	}
 }
