@@ -78,15 +78,23 @@ func Wait(t testing.TB, what string, condition func() bool) {
 }
 
 // FreePorts returns ports of loopback that nobody listens on. They are below those that the kernel gives to connections,
-// so that nobody gets one by chance in the meantime.
+// so that nobody gets one by chance in the meantime, and no other test gets them before this one ends: an abstract socket
+// (unix(7)) of that name is theirs.
 func FreePorts(t testing.TB, count int) []int {
 	t.Helper()
 	ports := make([]int, 0, count)
 	Wait(t, "free ports", func() bool {
 		port := 20000 + rand.IntN(10000)
-		if IsFree(port) && !slices.Contains(ports, port) {
-			ports = append(ports, port)
+		claim, err := net.Listen("unix", fmt.Sprintf("@netexporter-test-port-%d", port))
+		if err != nil {
+			return false
 		}
+		if !IsFree(port) {
+			_ = claim.Close()
+			return false
+		}
+		t.Cleanup(func() { _ = claim.Close() })
+		ports = append(ports, port)
 		return len(ports) == count
 	})
 	return ports

@@ -6,6 +6,7 @@
 package delivery
 
 import (
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -31,6 +32,15 @@ const (
 	routeOTLP = "otlp_http/loki"
 	routePush = "loki"
 )
+
+// The tests mostly wait, so they run at once, on however few CPUs.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 // of returns the selector of what came by a route. The label exporter is the push exporter's.
 func of(route string) string {

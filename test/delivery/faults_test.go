@@ -64,6 +64,7 @@ func (p *proxy) instead(answer func(http.ResponseWriter, *http.Request)) {
 // A Loki that has no time (503, 429) and one that does not answer in time are asked again; one that took events and died
 // before it said so gets them twice, and shows them once.
 func TestLokiFaults(t *testing.T) {
+	t.Parallel()
 	agenttest.RequireRoot(t)
 	loki := agenttest.StartLoki(t)
 	p := newProxy(t, loki.URL)
@@ -129,6 +130,7 @@ exporters:
 
 // What Loki refuses for good is counted, does not hold up what follows, and the log says why.
 func TestLokiRefuses(t *testing.T) {
+	t.Parallel()
 	agenttest.RequireRoot(t)
 	loki := agenttest.StartLoki(t)
 	p := newProxy(t, loki.URL)
@@ -155,6 +157,7 @@ func TestLokiRefuses(t *testing.T) {
 
 // The queue is full, or the disk is: what was taken is delivered, and what was refused is counted.
 func TestNoRoom(t *testing.T) {
+	t.Parallel()
 	agenttest.RequireRoot(t)
 	loki := agenttest.StartLoki(t)
 	for name, tt := range map[string]struct {
@@ -221,6 +224,7 @@ func TestNoRoom(t *testing.T) {
 
 // Every metric that docs/delivery.md names is on the page of an agent that refuses, is refused, and waits.
 func TestDocument(t *testing.T) {
+	t.Parallel()
 	agenttest.RequireRoot(t)
 	document, err := os.ReadFile("../../docs/delivery.md")
 	require.NoError(t, err)
@@ -246,6 +250,7 @@ exporters: {otlp_http/loki: {sending_queue: {queue_size: 1, batch: {min_size: 1,
 
 // What the document says to configure is accepted, on top of what it belongs to.
 func TestDocumentedConfigurations(t *testing.T) {
+	t.Parallel()
 	document, err := os.ReadFile("../../docs/delivery.md")
 	require.NoError(t, err)
 	blocks := regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$").FindAllStringSubmatch(string(document), -1)

@@ -68,6 +68,7 @@ func withHosts(t *testing.T, hosts string, next func(*exec.Cmd)) func(*exec.Cmd)
 
 // One of two gateways is killed under load. Loki has each event once: what the gateway had not delivered is still the agent's.
 func TestGatewayDies(t *testing.T) {
+	t.Parallel()
 	agenttest.RequireRoot(t)
 	loki := agenttest.StartLoki(t)
 	// Loki takes its time, so that the gateways have something under way.
@@ -122,6 +123,7 @@ func TestGatewayDies(t *testing.T) {
 // Through Kafka: Loki has each event once, though the collector behind the topic is killed with a message in hand, and the one
 // before it, too.
 func TestKafka(t *testing.T) {
+	t.Parallel()
 	agenttest.RequireRoot(t)
 	const collector, broker = "../../bin/kafka/collector", "../../bin/kafka/broker"
 	if _, err := os.Stat(collector); err != nil {
@@ -170,6 +172,7 @@ func TestKafka(t *testing.T) {
 
 // What a cluster is given is what was tested: the manifests name the container's ports and the variables of the configuration.
 func TestGatewayManifests(t *testing.T) {
+	t.Parallel()
 	const dir = "../../deploy/gateway/"
 	manifests, err := os.ReadFile(dir + "kubernetes.yaml")
 	require.NoError(t, err)

@@ -21,6 +21,7 @@ const bothRoutes = "service: {pipelines: {logs/loki: {exporters: [otlp_http/loki
 
 // Loki is away for a minute, in which the agent is killed: it has each event once all the same, by both routes.
 func TestLokiOutage(t *testing.T) {
+	t.Parallel()
 	const (
 		outage = time.Minute
 		pause  = 20 * time.Millisecond
