@@ -41,7 +41,8 @@ func TestChart(t *testing.T) {
 			},
 		},
 		{
-			"enableEventServer", []string{"config.enableEventServer=true"},
+			"enableEventServer",
+			[]string{"config.enableEventServer=true"},
 			map[string]any{
 				"service::pipelines::metrics::exporters": []any{"prometheus", "eventstream"},
 				"service::pipelines::logs::exporters":    []any{"stdout", "eventstream"},
@@ -50,7 +51,8 @@ func TestChart(t *testing.T) {
 			},
 		},
 		{
-			"enableMetricServer", []string{"config.enableMetricServer=false", "config.enableEventServer=true"},
+			"enableMetricServer",
+			[]string{"config.enableMetricServer=false", "config.enableEventServer=true"},
 			map[string]any{
 				"service::pipelines::metrics":            nil,
 				"exporters::prometheus":                  nil,
@@ -64,14 +66,16 @@ func TestChart(t *testing.T) {
 			map[string]any{"exporters::prometheus::endpoint": ":9200", "exporters::eventstream::endpoint": ":19200"},
 		},
 		{
-			"metricProbes", []string{"config.metricProbes={udp,virtcmdlat}"},
+			"metricProbes",
+			[]string{"config.metricProbes={udp,virtcmdlat}"},
 			map[string]any{
 				"receivers::netexporter::default_probes": false,
 				"receivers::netexporter::probes":         map[string]any{"udp": nil, "virtcmdlatency": nil},
 			},
 		},
 		{
-			"eventProbes", []string{"config.enableEventServer=true", "config.eventProbes={tcpreset,kernellatency}"},
+			"eventProbes",
+			[]string{"config.enableEventServer=true", "config.eventProbes={tcpreset,kernellatency}"},
 			map[string]any{
 				"receivers::netexporter::default_probes": true,
 				"receivers::netexporter::probes": map[string]any{
@@ -91,48 +95,57 @@ func TestChart(t *testing.T) {
 			},
 		},
 		{
-			"interval", []string{"config.interval=10"},
+			"interval",
+			[]string{"config.interval=10"},
 			map[string]any{"receivers::netexporter::collection_interval": "10s", "exporters::prometheus::metric_expiration": "19s"},
 		},
 		{
-			"metricLabelVerbose", []string{"config.metricLabelVerbose=true"},
+			"metricLabelVerbose",
+			[]string{"config.metricLabelVerbose=true"},
 			map[string]any{"processors::k8spod::verbose": true},
 		},
 		{
-			"enableLoki", []string{"config.enableEventServer=true", "config.enableLoki=true"},
+			"enableLoki",
+			[]string{"config.enableEventServer=true", "config.enableLoki=true"},
 			map[string]any{
 				"service::pipelines::logs::exporters": []any{"stdout", "eventstream", "loki"},
 				"exporters::loki::endpoint":           "http://grafana-loki.netexporter.svc:3100/loki/api/v1/push",
 			},
 		},
 		{
-			"remoteLokiAddress", []string{"config.enableEventServer=true", "config.remoteLokiAddress=loki.example"},
+			"remoteLokiAddress",
+			[]string{"config.enableEventServer=true", "config.remoteLokiAddress=loki.example"},
 			map[string]any{"exporters::loki::endpoint": "http://loki.example:3100/loki/api/v1/push"},
 		},
 		{
-			"remoteLokiAddress with a port", []string{"config.enableEventServer=true", "config.remoteLokiAddress=10.0.0.1:80"},
+			"remoteLokiAddress with a port",
+			[]string{"config.enableEventServer=true", "config.remoteLokiAddress=10.0.0.1:80"},
 			map[string]any{"exporters::loki::endpoint": "http://10.0.0.1:80/loki/api/v1/push"},
 		},
 		{
-			"remoteLokiAddress as a URL", []string{"config.enableEventServer=true", "config.remoteLokiAddress=https://loki.example/tenant/push"},
+			"remoteLokiAddress as a URL",
+			[]string{"config.enableEventServer=true", "config.remoteLokiAddress=https://loki.example/tenant/push"},
 			map[string]any{"exporters::loki::endpoint": "https://loki.example/tenant/push"},
 		},
 		{
-			"queue in memory", []string{"config.enableEventServer=true", "config.enableLoki=true"},
+			"queue in memory",
+			[]string{"config.enableEventServer=true", "config.enableLoki=true"},
 			map[string]any{
 				"service::extensions": []any{"health_check"}, "exporters::loki::sending_queue::storage": nil,
 				"exporters::loki::sending_queue::num_consumers": 1,
 			},
 		},
 		{
-			"queue on the node", []string{"config.enableEventServer=true", "config.enableLoki=true", "queue.hostPath=/var/lib/netexporter"},
+			"queue on the node",
+			[]string{"config.enableEventServer=true", "config.enableLoki=true", "queue.hostPath=/var/lib/netexporter"},
 			map[string]any{
 				"service::extensions":                     []any{"health_check", "file_storage"},
 				"exporters::loki::sending_queue::storage": "file_storage",
 			},
 		},
 		{
-			"debugmode", []string{"config.debugmode=true"},
+			"debugmode",
+			[]string{"config.debugmode=true"},
 			map[string]any{
 				"service::telemetry::logs::level":        "debug",
 				"service::extensions":                    []any{"health_check", "pprof", "zpages"},
@@ -140,7 +153,8 @@ func TestChart(t *testing.T) {
 			},
 		},
 		{
-			"extraConfig", []string{"extraConfig.processors.k8spod.node=other"},
+			"extraConfig",
+			[]string{"extraConfig.processors.k8spod.node=other"},
 			map[string]any{"processors::k8spod::node": "other"},
 		},
 	} {

@@ -171,7 +171,6 @@ func BenchmarkPrometheus(b *testing.B) {
 	b.ReportMetric(series, "series")
 	b.ReportMetric(float64(server.Memory(b))/series, "B/series")
 	b.ReportMetric((server.CPUTime(b)-cpu).Seconds()*1e6/samples, "cpu-µs/sample")
-
 }
 
 // losses makes records of lost packets, as the agent does: a stack of some length, and who it was.
