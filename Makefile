@@ -27,6 +27,7 @@ KWOK := $(call tools,kwok)
 ETCD := $(call tools,etcd)
 LOKI := $(call tools,loki)
 PACKAGING := $(call tools,packaging)
+KAFKA := $(call tools,kafka)
 
 # No C compiler, no paths of the machine in the binary, and no stamp of git, which refuses to
 # answer root about a clone that belongs to somebody else.
@@ -195,10 +196,14 @@ END_TO_END := $(shell find test -name '*_test.go' -printf './%h\n' 2>/dev/null |
 
 # A test that cannot run here skips itself with a reason; the summary counts them. The end-to-end tests
 # use the binaries and share the machine, so they run alone and one package after another.
-# Loki is a server that tests deliver to. Its build takes minutes, and is done once.
+# Loki is a server that tests deliver to, and bin/kafka has what they deliver through to it. Each takes minutes to build, once.
 bin/loki: $(LOKI)
 	@mkdir -p bin
 	@ln -sf '$(LOKI)/loki' $@
+
+bin/kafka: $(KAFKA)
+	@mkdir -p bin
+	@ln -sfn '$(KAFKA)' $@
 
 .PHONY: test
 test: build ## Run every test that this machine can run; as root those on the real kernel too
@@ -208,6 +213,7 @@ test: build ## Run every test that this machine can run; as root those on the re
 		.ci/install test; \
 	fi
 	@$(MAKE) bin/loki || echo 'NOT TESTED: delivery to Loki, which could not be built.' >&2
+	@$(MAKE) bin/kafka || echo 'NOT TESTED: delivery by Kafka, whose components could not be built.' >&2
 	@go build -o bin/testsummary ./internal/cmd/testsummary
 	@if command -v gcc >/dev/null; then \
 		export CGO_ENABLED=1 race=-race; \

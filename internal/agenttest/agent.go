@@ -78,15 +78,23 @@ func Wait(t testing.TB, what string, condition func() bool) {
 }
 
 // FreePorts returns ports of loopback that nobody listens on. They are below those that the kernel gives to connections,
-// so that nobody gets one by chance in the meantime.
+// so that nobody gets one by chance in the meantime, and no other test gets them before this one ends: an abstract socket
+// (unix(7)) of that name is theirs.
 func FreePorts(t testing.TB, count int) []int {
 	t.Helper()
 	ports := make([]int, 0, count)
 	Wait(t, "free ports", func() bool {
 		port := 20000 + rand.IntN(10000)
-		if IsFree(port) && !slices.Contains(ports, port) {
-			ports = append(ports, port)
+		claim, err := net.Listen("unix", fmt.Sprintf("@netexporter-test-port-%d", port))
+		if err != nil {
+			return false
 		}
+		if !IsFree(port) {
+			_ = claim.Close()
+			return false
+		}
+		t.Cleanup(func() { _ = claim.Close() })
+		ports = append(ports, port)
 		return len(ports) == count
 	})
 	return ports
@@ -266,12 +274,32 @@ func (a *Agent) Stop(t testing.TB) {
 	assert.Zero(t, a.ExitCode(t), "exit code after SIGTERM")
 }
 
-// Kill ends the agent as a fault does.
+// Kill ends the agent as a fault does. It is safe more than once.
 func (a *Agent) Kill(t testing.TB) {
 	t.Helper()
+	if a.killed {
+		return
+	}
 	a.Signal(t, syscall.SIGKILL)
 	<-a.done
 	a.killed = true
+}
+
+// Own sums a metric about the agent itself over its series that have all the labels, as they are written there.
+func (a *Agent) Own(t testing.TB, name string, labels ...string) (sum int) {
+	t.Helper()
+	text, err := Get(a.Self)
+	require.NoError(t, err)
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, name+"{") || slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(line, l) }) {
+			continue
+		}
+		var value float64
+		_, err := fmt.Sscan(line[strings.LastIndexByte(line, ' ')+1:], &value)
+		require.NoError(t, err, line)
+		sum += int(value)
+	}
+	return sum
 }
 
 // WriteFile writes a file into a directory of the test's and returns its path.

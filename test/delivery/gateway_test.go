@@ -7,24 +7,18 @@ package delivery
 
 import (
 	"fmt"
-	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
-	"sync"
+	"regexp"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.opentelemetry.io/collector/pdata/pcommon"
-	"go.opentelemetry.io/collector/pdata/plog"
-	"go.opentelemetry.io/collector/pdata/plog/plogotlp"
-	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/encoding/gzip"
 
 	"github.com/netexporter/netexporter/internal/agenttest"
 )
@@ -35,13 +29,18 @@ const (
 )
 
 // startGateway runs a gateway that listens on address and sends to Loki.
-func startGateway(t testing.TB, address, loki string) *collector {
+func startGateway(t testing.TB, address, loki string) *agenttest.Agent {
+	t.Helper()
+	return startCollector(t, agenttest.Program(t, "netexporter"), gatewayConfig, "LOKI_URL="+loki, "NETEXPORTER_LISTEN="+address)
+}
+
+// startCollector runs a collector without the receiver of the agent, and returns once it is ready.
+func startCollector(t testing.TB, program, config string, variables ...string) *agenttest.Agent {
 	t.Helper()
 	ports := agenttest.FreePorts(t, 2)
-	c := &collector{self: "http://" + agenttest.Loopback(ports[0]) + "/metrics"}
+	c := &agenttest.Agent{Self: "http://" + agenttest.Loopback(ports[0]) + "/metrics"}
 	c.Process = agenttest.Run(
-		t, environment("LOKI_URL="+loki, "NETEXPORTER_LISTEN="+address, "NETEXPORTER_HEALTH="+agenttest.Loopback(ports[1])),
-		agenttest.Program(t, "netexporter"), "--config", gatewayConfig, "--config", fmt.Sprintf(
+		t, environment(append(variables, "NETEXPORTER_HEALTH="+agenttest.Loopback(ports[1]))...), program, "--config", config, "--config", fmt.Sprintf(
 			`yaml:service: {telemetry: {metrics: {readers: [{pull: {exporter: {prometheus: {host: 127.0.0.1, port: %d, without_type_suffix: true}}}}]}}}`, ports[0],
 		),
 	)
@@ -69,10 +68,11 @@ func withHosts(t *testing.T, hosts string, next func(*exec.Cmd)) func(*exec.Cmd)
 
 // One of two gateways is killed under load. Loki has each event once: what the gateway had not delivered is still the agent's.
 func TestGatewayDies(t *testing.T) {
+	t.Parallel()
 	agenttest.RequireRoot(t)
-	loki := startLoki(t)
+	loki := agenttest.StartLoki(t)
 	// Loki takes its time, so that the gateways have something under way.
-	slow := newProxy(t, loki.url())
+	slow := newProxy(t, loki.URL)
 	slow.instead(func(w http.ResponseWriter, r *http.Request) {
 		slow.forward.ServeHTTP(w, r)
 		select {
@@ -82,7 +82,7 @@ func TestGatewayDies(t *testing.T) {
 	})
 	port := agenttest.FreePorts(t, 1)[0]
 	addresses := []string{"127.0.0.2", "127.0.0.3"}
-	var gateways []*collector
+	var gateways []*agenttest.Agent
 	for _, address := range addresses {
 		gateways = append(gateways, startGateway(t, fmt.Sprint(address, ":", port), slow.URL))
 	}
@@ -95,119 +95,110 @@ func TestGatewayDies(t *testing.T) {
 	agent := startAgent(t, variables, d, agentConfig, "gateway",
 		"exporters: {otlp_grpc/gateway: {sending_queue: {batch: {flush_timeout: 100ms, min_size: 20000, max_size: 20000}}}}")
 
-	received := func(g *collector) int {
-		return g.own(t, "otelcol_receiver_accepted_log_records", `receiver="otlp"`)
+	received := func(g *agenttest.Agent) int {
+		return g.Own(t, "otelcol_receiver_accepted_log_records", `receiver="otlp"`)
 	}
 	agenttest.Wait(t, "both gateways to have had something", func() bool {
 		d.make(t, 10, 5*time.Millisecond)
 		return received(gateways[0]) > 0 && received(gateways[1]) > 0
 	})
 	d.make(t, 200, 2*time.Millisecond)
-	require.Positive(t, agent.waiting(t, "otlp_grpc/gateway"), "events wait for the gateways")
+	require.Positive(t, waiting(t, agent, "otlp_grpc/gateway"), "events wait for the gateways")
 	agenttest.Wait(t, "the gateway to be at work", func() bool {
 		d.make(t, 1, 0)
-		return gateways[0].own(t, "otelcol_exporter_in_flight_requests") > 0
+		return gateways[0].Own(t, "otelcol_exporter_in_flight_requests") > 0
 	})
-	gateways[0].kill(t)
+	gateways[0].Kill(t)
 	had := received(gateways[1])
 	slow.instead(nil)
 	d.make(t, 200, 2*time.Millisecond)
 
-	agent.settle(t, d)
-	d.waitStored(t, loki, routeOTLP)
+	d.waitStored(t, agent, loki, routeOTLP)
 	assert.Greater(t, received(gateways[1]), had, "the other gateway went on")
-	assert.Zero(t, agent.own(t, "otelcol_exporter_send_failed_log_records"))
-	assert.Zero(t, agent.own(t, "otelcol_exporter_enqueue_failed_log_records"))
-	t.Logf("%d events, %d in Loki", d.sent, len(d.stored(loki, routeOTLP)))
+	assert.Zero(t, agent.Own(t, "otelcol_exporter_send_failed_log_records"))
+	assert.Zero(t, agent.Own(t, "otelcol_exporter_enqueue_failed_log_records"))
+	t.Logf("%d events, %d in Loki", d.sent, len(d.stored(t, loki, routeOTLP)))
 }
 
-// BenchmarkGateway measures what a gateway costs an event, with a back end that costs nothing: batches of 512, as an
-// agent sends them in a storm, from eight agents at once.
-func BenchmarkGateway(b *testing.B) {
-	const batch, agents = 512, 8
-	var out atomic.Int64
-	sink := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n, _ := io.Copy(io.Discard, r.Body)
-		out.Add(n)
-		w.WriteHeader(http.StatusOK)
-	}))
-	b.Cleanup(sink.Close)
-	address := agenttest.Loopback(agenttest.FreePorts(b, 1)[0])
-	gateway := startGateway(b, address, sink.URL)
-
-	request := plogotlp.NewExportRequestFromLogs(losses(batch))
-	marshaled, err := request.MarshalProto()
-	require.NoError(b, err)
-	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.UseCompressor(gzip.Name)))
-	require.NoError(b, err)
-	b.Cleanup(func() { _ = connection.Close() })
-	client := plogotlp.NewGRPCClient(connection)
-
-	before := cpuTime(b, gateway)
-	b.ResetTimer()
-	var group sync.WaitGroup
-	var next atomic.Int64
-	for range agents {
-		group.Go(func() {
-			for next.Add(1) <= int64(b.N) {
-				if _, err := client.Export(b.Context(), request); err != nil {
-					b.Error(err)
-				}
-			}
-		})
+// Through Kafka: Loki has each event once, though the collector behind the topic is killed with a message in hand, and the one
+// before it, too.
+func TestKafka(t *testing.T) {
+	t.Parallel()
+	agenttest.RequireRoot(t)
+	const collector, broker = "../../bin/kafka/collector", "../../bin/kafka/broker"
+	if _, err := os.Stat(collector); err != nil {
+		t.Skip("NOT TESTED: delivery by Kafka, for want of bin/kafka. `make bin/kafka` builds it, once, in some minutes.")
 	}
-	group.Wait()
-	b.StopTimer()
-	events := float64(b.N * batch)
-	b.ReportMetric(events/b.Elapsed().Seconds(), "events/s")
-	b.ReportMetric((cpuTime(b, gateway)-before).Seconds()*1e6/events, "cpu-µs/event")
-	b.ReportMetric(float64(len(marshaled))/batch, "B/event")
-	b.ReportMetric(float64(out.Load())/events, "sent-B/event")
+	loki := agenttest.StartLoki(t)
+	p := newProxy(t, loki.URL)
+	ports := agenttest.FreePorts(t, 2)
+	agenttest.Run(t, nil, broker, fmt.Sprint("-port=", ports[0]))
+	agenttest.Wait(t, "the broker to listen", func() bool { return !agenttest.IsFree(ports[0]) })
+	brokers := "KAFKA_BROKERS=" + agenttest.Loopback(ports[0])
+	produce := func() *agenttest.Agent {
+		return startCollector(t, collector, "../../deploy/gateway/kafka/producer.yaml", brokers, "NETEXPORTER_LISTEN="+agenttest.Loopback(ports[1]))
+	}
+	consume := func() *agenttest.Agent {
+		return startCollector(t, collector, "../../deploy/gateway/kafka/consumer.yaml", brokers, "LOKI_URL="+p.URL)
+	}
+	producer, consumer := produce(), consume()
+	d := newDatagrams(t)
+	variables := environment("NETEXPORTER_GATEWAY="+agenttest.Loopback(ports[1]), "NETEXPORTER_GATEWAY_INSECURE=true", "NETEXPORTER_QUEUE="+t.TempDir())
+	agent := startAgent(t, variables, d, agentConfig, "gateway",
+		"exporters: {otlp_grpc/gateway: {retry_on_failure: {max_interval: 1s}, sending_queue: {batch: {flush_timeout: 100ms, min_size: 20000, max_size: 20000}}}}")
+	d.make(t, 50, time.Millisecond)
+	d.waitStored(t, agent, loki, routeOTLP)
+
+	// Loki takes a message, and the collector is killed before it knows.
+	var taken atomic.Int64
+	p.instead(func(_ http.ResponseWriter, r *http.Request) {
+		p.forward.ServeHTTP(httptest.NewRecorder(), r)
+		taken.Add(1)
+		<-r.Context().Done()
+	})
+	d.make(t, 50, time.Millisecond)
+	agenttest.Wait(t, "Loki to have taken what it does not acknowledge", func() bool { return taken.Load() > 0 })
+	consumer.Kill(t)
+	producer.Kill(t)
+	d.make(t, 50, time.Millisecond)
+	p.instead(nil)
+	produce()
+	consume()
+	d.make(t, 50, time.Millisecond)
+	d.waitStored(t, agent, loki, routeOTLP)
+	assert.Zero(t, agent.Own(t, "otelcol_exporter_send_failed_log_records"))
+	t.Logf("%d events, %d in Loki", len(d.reported), len(d.stored(t, loki, routeOTLP)))
 }
 
-// losses makes records of lost packets, as the agent does: a stack of some length, and who it was.
-func losses(count int) plog.Logs {
-	const stack = "sk_skb_reason_drop+0x90 __udp4_lib_rcv+0x4BC ip_protocol_deliver_rcu+0xB3 ip_local_deliver_finish+0x81 " +
-		"__netif_receive_skb_one_core+0x91 process_backlog+0x87 __napi_poll+0x33 net_rx_action+0x2F1 handle_softirqs+0xD6 " +
-		"do_softirq+0x43 __local_bh_enable_ip+0x68 __dev_queue_xmit+0x2A6 ip_finish_output2+0x1FF ip_send_skb+0x8B udp_send_skb+0x181"
-	ld := plog.NewLogs()
-	rl := ld.ResourceLogs().AppendEmpty()
-	for key, value := range map[string]string{
-		"host.name": "worker-1", "k8s.node.name": "worker-1", "k8s.namespace.name": "shop", "k8s.pod.name": "cart-5775dfdc77-fj767",
-		"k8s.pod.uid": "0b1d8e2a-6c33-4c1b-9a52-1f5f0c0a7b11", "namespace": "shop", "pod": "cart-5775dfdc77-fj767", "node": "worker-1",
-		"netns": "ns4026532345", "container.id": "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
-	} {
-		rl.Resource().Attributes().PutStr(key, value)
+// What a cluster is given is what was tested: the manifests name the container's ports and the variables of the configuration.
+func TestGatewayManifests(t *testing.T) {
+	t.Parallel()
+	const dir = "../../deploy/gateway/"
+	manifests, err := os.ReadFile(dir + "kubernetes.yaml")
+	require.NoError(t, err)
+	config, err := os.ReadFile(gatewayConfig)
+	require.NoError(t, err)
+	agent, err := os.ReadFile(agentConfig)
+	require.NoError(t, err)
+	for _, m := range regexp.MustCompile(`\{name: ([A-Z_]+), value: "(.*?)"\}`).FindAllStringSubmatch(string(manifests), -1) {
+		assert.Contains(t, string(config), "${env:"+m[1]+":-")
 	}
-	records := rl.ScopeLogs().AppendEmpty().LogRecords()
-	for i := range count {
-		rec := records.AppendEmpty()
-		now := pcommon.NewTimestampFromTime(time.Now())
-		rec.SetTimestamp(now)
-		rec.SetObservedTimestamp(now)
-		rec.SetSeverityNumber(plog.SeverityNumberInfo)
-		rec.SetSeverityText("INFO")
-		rec.SetEventName("PACKETLOSS")
-		source, destination := fmt.Sprintf("10.1.%d.%d", i%7, i%251), "10.1.17.188"
-		rec.Body().SetStr(fmt.Sprintf("type=PACKETLOSS pod=cart-5775dfdc77-fj767 namespace=shop protocol=UDP saddr=%s sport=%d daddr=%s dport=53 "+
-			"reason=NO_SOCKET location=__udp4_lib_rcv+0x4BC  stacktrace:%s", source, 30000+i, destination, stack))
-		for key, value := range map[string]string{
-			"event.name": "PACKETLOSS", "event.reason": "NO_SOCKET", "event.location": "__udp4_lib_rcv+0x4BC", "event.stacktrace": stack,
-			"network.transport": "udp", "source.address": source, "destination.address": destination,
-		} {
-			rec.Attributes().PutStr(key, value)
+	assert.Contains(t, string(agent), "NETEXPORTER_GATEWAY:-netexporter-gateway.netexporter.svc.cluster.local:4317", "the Service")
+
+	// With its environment the gateway listens on both IPv4 and IPv6.
+	ports := agenttest.FreePorts(t, 3)
+	agenttest.Run(t, environment(
+		fmt.Sprintf("NETEXPORTER_LISTEN=[::]:%d", ports[0]), fmt.Sprintf("NETEXPORTER_HEALTH=[::]:%d", ports[1]), "NETEXPORTER_SELF=[::]",
+	), agenttest.Program(t, "netexporter"), "--config", gatewayConfig, "--set", fmt.Sprint("service::telemetry::metrics::readers=[{pull: {exporter: {prometheus: {host: '[::]', port: ", ports[2], "}}}}]"))
+	for _, host := range []string{"127.0.0.1", "[::1]"} {
+		for page, port := range map[string]int{"/": ports[1], "/metrics": ports[2]} {
+			agenttest.Wait(t, host+page, func() bool {
+				_, err := agenttest.Get(fmt.Sprint("http://", host, ":", port, page))
+				return err == nil
+			})
 		}
-		rec.Attributes().PutInt("source.port", int64(30000+i))
-		rec.Attributes().PutInt("destination.port", 53)
+		conn, err := net.Dial("tcp", fmt.Sprint(host, ":", ports[0]))
+		require.NoError(t, err)
+		require.NoError(t, conn.Close())
 	}
-	return ld
-}
-
-// cpuTime is the CPU time of a process so far, what the kernel did for it included.
-func cpuTime(t testing.TB, c *collector) time.Duration {
-	t.Helper()
-	const sched = 2 // CPUCLOCK_SCHED of include/linux/posix-timers_types.h, as clock_getcpuclockid(3) makes it
-	var ts unix.Timespec
-	require.NoError(t, unix.ClockGettime(^int32(c.Cmd.Process.Pid)<<3|sched, &ts))
-	return time.Duration(ts.Nano())
 }

@@ -27,6 +27,9 @@ import (
 	"github.com/netexporter/netexporter/internal/nettest"
 )
 
+// nobody is a user without rights.
+const nobody = 65534
+
 const unitPath = "usr/lib/systemd/system/netexporter.service"
 
 // made returns a file of dist, for this machine.
@@ -35,7 +38,7 @@ func made(t *testing.T, pattern string) string {
 	files, err := filepath.Glob(filepath.Join("../../dist", pattern))
 	require.NoError(t, err)
 	if len(files) != 1 {
-		t.Skipf("needs what `make package` makes: found %d of %s", len(files), pattern)
+		t.Skipf("needs what `make package` makes, and `make release` for what lists it: found %d of %s", len(files), pattern)
 	}
 	path, err := filepath.Abs(files[0])
 	require.NoError(t, err)
@@ -103,13 +106,19 @@ func runs(t *testing.T, root string) {
 	for _, dir := range []string{root, filepath.Dir(root)} {
 		require.NoError(t, os.Chmod(dir, 0o755)) // for nobody to get there
 	}
-	ports := agenttest.FreePorts(t, agenttest.Ports)
+	// What systemd makes of StateDirectory.
+	state := filepath.Join(filepath.Dir(root), "state")
+	require.NoError(t, os.Mkdir(state, 0o700))
+	require.NoError(t, os.Chown(state, nobody, nobody))
+	ports := agenttest.FreePorts(t, agenttest.Ports+1)
 	agent := agenttest.StartWith(t, func(cmd *exec.Cmd) {
+		// Nobody listens there.
+		cmd.Env = append(os.Environ(), "NETEXPORTER_QUEUE="+state+"/queue", "LOKI_URL=http://"+agenttest.Loopback(ports[agenttest.Ports]))
 		cmd.Path = filepath.Join(root, start[1])
 		cmd.Dir = "/"
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
 		cmd.SysProcAttr.AmbientCaps = capabilities(t, string(unit))
-	}, ports[0], ports[1], "--config", filepath.Join(root, start[2]), "--config", "yaml:"+agenttest.PortsConfig(ports))
+	}, ports[0], ports[1], "--config", filepath.Join(root, start[2]), "--config", filepath.Join(root, "usr/share/netexporter/config/loki.yaml"), "--config", "yaml:"+agenttest.PortsConfig(ports))
 
 	p := nettest.New(t)
 	p.B.Hold(t)
@@ -123,6 +132,7 @@ func runs(t *testing.T, root string) {
 	agenttest.Wait(t, "an event with a function of the kernel", func() bool {
 		return regexp.MustCompile(`(?m)^type=PACKETLOSS .*location=__udp[46]_lib_rcv\+0x.* netns=` + p.B.Name + `$`).MatchString(agent.Stdout.String())
 	})
+	assert.Positive(t, agent.Own(t, "otelcol_exporter_queue_size", `exporter="otlp_http/loki"`), "it waits on disk for Loki")
 	// All that runs without an option does, and reads what it is about: devices of another namespace, and the slab caches.
 	self, err := agenttest.Get(agent.Self)
 	require.NoError(t, err)

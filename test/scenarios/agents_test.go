@@ -103,17 +103,27 @@ func firesFor(t *testing.T, server *agenttest.Prometheus, happen func(), want ..
 	}
 }
 
+// Alerts of agents, by what is wrong: those of a sick one fire wherever a test runs, but for alertProbeDown, which takes a kernel that
+// cannot run a probe.
+func alertsOfSick() []string {
+	return []string{
+		"NetexporterBlind", "NetexporterEventsSuppressed", "NetexporterEventsLost", "NetexporterSeriesFolded", "NetexporterDeliveryFails",
+		"NetexporterQueueFills", "NetexporterRefuses",
+	}
+}
+
+func alertsOfDead() []string { return []string{"NetexporterDown", "NetexporterStale"} }
+
+const alertProbeDown = "NetexporterProbeDown"
+
 // testSick has the alerts of the sick agent fire, and no other of agents.
 func testSick(t *testing.T, server *agenttest.Prometheus) {
 	p := nettest.New(t)
 	storm := func() { p.UDPToClosedPort(t, nettest.IPv4, 200, false) }
-	want := []string{
-		"NetexporterBlind", "NetexporterEventsSuppressed", "NetexporterEventsLost", "NetexporterSeriesFolded", "NetexporterDeliveryFails",
-		"NetexporterQueueFills", "NetexporterRefuses",
-	}
+	want := alertsOfSick()
 	// Where there are virtio-net devices, and a kernel that shows their commands, the probe runs.
 	if len(server.Query(t, `otelcol_netexporter_probe_up{probe="virtcmdlatency"} == 0`)) > 0 {
-		want = append(want, "NetexporterProbeDown")
+		want = append(want, alertProbeDown)
 	}
 	firesFor(t, server, storm, want...)
 	for _, a := range server.Alerts(t) {
@@ -127,5 +137,5 @@ func testSick(t *testing.T, server *agenttest.Prometheus) {
 // testDead has the alerts of one that is gone fire.
 func testDead(t *testing.T, agent *agenttest.Agent, server *agenttest.Prometheus) {
 	agent.Kill(t)
-	firesFor(t, server, func() {}, "NetexporterDown", "NetexporterStale")
+	firesFor(t, server, func() {}, alertsOfDead()...)
 }

@@ -147,6 +147,9 @@ func alerts(t *testing.T, server *agenttest.Prometheus, pod string) []agenttest.
 	return slices.DeleteFunc(server.Alerts(t), func(a agenttest.Alert) bool { return a.State != "firing" || a.Labels["pod"] != pod })
 }
 
+// alertSoftIrq is that of testNode.
+const alertSoftIrq = "NodeSoftIrqSlow"
+
 // testNode has soft interrupts take too long: a packet that a packet filter takes long over keeps its CPU. Before, nothing is
 // wrong with the node.
 func testNode(t *testing.T, server *agenttest.Prometheus) {
@@ -156,9 +159,9 @@ func testNode(t *testing.T, server *agenttest.Prometheus) {
 	for range 3 {
 		p.UDPToClosedPort(t, nettest.IPv4, 1, false)
 	}
-	firesFor(t, server, func() {}, "NodeSoftIrqSlow")
+	firesFor(t, server, func() {}, alertSoftIrq)
 	for _, a := range server.Alerts(t) {
-		if a.Labels["alertname"] == "NodeSoftIrqSlow" {
+		if a.Labels["alertname"] == alertSoftIrq {
 			assert.True(t, follow(t, server, a), "%s leads to %s, where there is nothing", a.Labels, a.Annotations["dashboard"])
 		}
 	}
