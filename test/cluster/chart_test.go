@@ -136,6 +136,10 @@ func TestChart(t *testing.T) {
 			map[string]any{"exporters::loki::endpoint": "https://loki.example/tenant/push"},
 		},
 		{
+			"queue", []string{"config.enableEventServer=true", "config.enableLoki=true", "queue.mebibytes=2"},
+			map[string]any{"exporters::loki::sending_queue::queue_size": 2 << 20},
+		},
+		{
 			"debugmode",
 			[]string{"config.debugmode=true"},
 			map[string]any{
