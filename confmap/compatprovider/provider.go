@@ -125,7 +125,7 @@ func convert(content []byte, discover func() string) ([]byte, error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(content))
 	decoder.KnownFields(true)
 	if err := decoder.Decode(&f); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
+		return nil, inTheirTerms(err)
 	}
 	s, err := f.settings(discover)
 	if err != nil {
@@ -138,6 +138,21 @@ func convert(content []byte, discover func() string) ([]byte, error) {
 	var out bytes.Buffer
 	err = t.Execute(&out, s)
 	return out.Bytes(), err
+}
+
+// inTheirTerms names keys where the decoder names types of this package.
+func inTheirTerms(err error) error {
+	return errors.New(strings.NewReplacer(
+		"yaml: unmarshal errors:\n  ", "",
+		"not found in type compatprovider.file", "is no key of the file",
+		"not found in type compatprovider.events", "is no key of event_config",
+		"not found in type compatprovider.metrics", "is no key of metric_config",
+		"not found in type compatprovider.values", "is no key of config",
+		"into compatprovider.events", "into the keys of event_config",
+		"into compatprovider.metrics", "into the keys of metric_config",
+		"into compatprovider.values", "into the keys of config",
+		"into compatprovider.file", "into keys",
+	).Replace(err.Error()))
 }
 
 // set takes a value over if there is one.

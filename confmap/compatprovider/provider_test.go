@@ -154,7 +154,11 @@ func TestMetricsOfOneProbe(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	for content, want := range map[string]string{
-		"metric_config: {prot: 9102}":         "field prot not found",
+		"metric_config: {prot: 9102}":         "line 1: field prot is no key of metric_config",
+		"event_config: {loki: true}":          "line 1: field loki is no key of event_config",
+		"config: {enableLoki: true}":          "line 1: field enableLoki is no key of config",
+		"event-config: {}":                    "line 1: field event-config is no key of the file",
+		"metric_config: [1]":                  "into the keys of metric_config",
 		"metric_config: {port: 0}":            "metric_config.port: must be a port, got 0",
 		"event_config: {port: 70000}":         "event_config.port: must be a port, got 70000",
 		"metric_config: {port: many}":         "cannot unmarshal",
@@ -165,7 +169,8 @@ func TestRefusals(t *testing.T) {
 		"metric_config: [":                    "yaml:",
 	} {
 		_, err := convert([]byte(content), discoverLoki)
-		assert.ErrorContains(t, err, want, content)
+		require.ErrorContains(t, err, want, content)
+		assert.NotContains(t, err.Error(), "compatprovider", "names of Go tell users nothing")
 	}
 }
 

@@ -192,6 +192,7 @@ receivers:
 	a := start(t, "filewatch:"+m.file())
 	host := hostName(t)
 	p := nettest.New(t)
+	agenttest.Wait(t, "the namespace to be known by its name", func() bool { return a.page(t).of(p.B) != nil })
 	watcher := watch(t, []agent{a}, "-t", "TCPRESET_NOSOCK")
 	resetsMade := steadyResets(t, p)
 	fallen := a.watchCounters(p.A, p.B)

@@ -486,10 +486,14 @@ func (v *Inventory) look(f func()) {
 	v.lookTime -= v.now().Sub(begin)
 }
 
-// askAgain looks at all processes for those of one namespace.
+// askAgain looks at all processes for those of one namespace, and at the names: a pass may have come between the making of a
+// namespace and its naming.
 func (v *Inventory) askAgain(e *entry) {
 	e.asked++
 	e.askAfter = v.now().Add(ownerPause)
+	if v.readNames() == nil {
+		e.Name = v.names[e.ID.Inode]
+	}
 	tasks, err := v.source.Tasks(nil)
 	if err != nil {
 		return // and the next pass reports it

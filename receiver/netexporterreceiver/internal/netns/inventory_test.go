@@ -231,6 +231,25 @@ func TestNamedNamespace(t *testing.T) {
 	h.want(t, Namespace{ID: ns, Name: "blue"})
 }
 
+// A namespace is there before it is named, and a pass may come in between.
+func TestNameIsFoundForAnEvent(t *testing.T) {
+	h := newHost(t)
+	file := filepath.Join(h.root, "elsewhere")
+	h.write(t, "elsewhere", "")
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns := ID{2, inodeOf(info)}
+	h.add(t, ns)
+	h.pass(t)
+	h.write(t, "run/netns/other", "")
+	if err := os.Rename(file, filepath.Join(h.root, "run/netns/blue")); err != nil {
+		t.Fatal(err)
+	}
+	h.want(t, Namespace{ID: ns, Name: "blue"})
+}
+
 // The last events of a namespace come when it is gone; its inode may be another's by then.
 func TestTombstone(t *testing.T) {
 	h := newHost(t)
