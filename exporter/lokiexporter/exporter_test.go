@@ -411,6 +411,11 @@ func TestTenants(t *testing.T) {
 	assertDropped(t, tel, "status_400", 1)
 }
 
+// By default nothing overtakes what waits to be sent again.
+func TestDefaultKeepsOrder(t *testing.T) {
+	assert.Equal(t, 1, createDefaultConfig().(*Config).QueueConfig.Get().NumConsumers)
+}
+
 func TestConfig(t *testing.T) {
 	for _, tt := range []struct {
 		endpoint string

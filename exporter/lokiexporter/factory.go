@@ -25,9 +25,12 @@ func NewFactory() exporter.Factory {
 func createDefaultConfig() component.Config {
 	client := confighttp.NewDefaultClientConfig()
 	client.Timeout = 30 * time.Second
+	queue := exporterhelper.NewDefaultQueueConfig()
+	// One request after the other keeps the order of a stream.
+	queue.NumConsumers = 1
 	return &Config{
 		ClientConfig: client,
-		QueueConfig:  configoptional.Some(exporterhelper.NewDefaultQueueConfig()),
+		QueueConfig:  configoptional.Some(queue),
 		RetryConfig:  configretry.NewDefaultBackOffConfig(),
 	}
 }
