@@ -228,7 +228,7 @@ func (s *suite) testChurn(t *testing.T) {
 	series := map[string][]map[string]string{}
 	var left atomic.Int64
 	left.Store(rounds)
-	t.Run("rounds", func(t *testing.T) {
+	t.Run("both", func(t *testing.T) {
 		t.Run("endpoints", func(t *testing.T) {
 			t.Parallel()
 			for ; left.Load() > 0; time.Sleep(time.Second) {
@@ -239,19 +239,22 @@ func (s *suite) testChurn(t *testing.T) {
 				}
 			}
 		})
-		for i := range rounds {
-			node, name, port := fmt.Sprintf("n%d", 1+i%2), fmt.Sprintf("round-%d", i), portChurn+i
-			t.Run(name, func(t *testing.T) {
-				t.Parallel()
-				defer left.Add(-1)
-				pod, netns := s.create(t, newPod(name, node, loopback(port)...))
-				mu.Lock()
-				networks[name] = netns
-				mu.Unlock()
-				s.seen.wait(t, node, resetSent, port, bothVersions)
-				s.delete(t, pod)
-			})
-		}
+		t.Run("rounds", func(t *testing.T) {
+			t.Parallel()
+			for i := range rounds {
+				node, name, port := fmt.Sprintf("n%d", 1+i%2), fmt.Sprintf("round-%d", i), portChurn+i
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					defer left.Add(-1)
+					pod, netns := s.create(t, newPod(name, node, loopback(port)...))
+					mu.Lock()
+					networks[name] = netns
+					mu.Unlock()
+					s.seen.wait(t, node, resetSent, port, bothVersions)
+					s.delete(t, pod)
+				})
+			}
+		})
 	})
 
 	events, onPage := 0, 0

@@ -136,7 +136,8 @@ func TestChart(t *testing.T) {
 			map[string]any{"exporters::loki::endpoint": "https://loki.example/tenant/push"},
 		},
 		{
-			"queue", []string{"config.enableEventServer=true", "config.enableLoki=true", "queue.mebibytes=2"},
+			"queue",
+			[]string{"config.enableEventServer=true", "config.enableLoki=true", "queue.mebibytes=2"},
 			map[string]any{"exporters::loki::sending_queue::queue_size": 2 << 20},
 		},
 		{

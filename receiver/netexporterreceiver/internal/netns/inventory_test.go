@@ -54,6 +54,7 @@ func newHost(t *testing.T) *host {
 	h := &host{fakeSource: &fakeSource{host: ID{1, 100}}, root: t.TempDir(), now: time.Unix(1000, 0)}
 	h.Inventory = NewInventory(h.fakeSource, h.root, nil)
 	h.Inventory.now = func() time.Time { return h.now }
+	h.Inventory.used = func() time.Duration { return h.now.Sub(time.Unix(0, 0)) }
 	h.fakeSource.rows = []Row{{ID: ID{1, 100}}}
 	return h
 }
