@@ -18,7 +18,7 @@ import (
 // agent is bin/netexporter as it is shipped.
 type agent struct{ *agenttest.Agent }
 
-// start runs the agent on free ports, see [agenttest.Start].
+// start runs the agent on free ports, see [agenttest.Start]. It needs a probe that has a series of the host whatever happens, as udp.
 func start(t testing.TB, files ...string) agent { return agent{agenttest.Start(t, files...)} }
 
 func startWith(t testing.TB, change func(*exec.Cmd), metricsPort, selfPort int, args ...string) agent {

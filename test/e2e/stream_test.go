@@ -152,7 +152,7 @@ func follow(t *testing.T, address string) *client {
 func TestStoppedWatcher(t *testing.T) {
 	const others, buffer = 49, 2048
 	a := start(t, agenttest.WriteFile(t, "storm.yaml", `
-receivers: {netexporter: {default_probes: false, probes: {packetloss: {events_per_second: 500}}}}
+receivers: {netexporter: {default_probes: false, probes: {udp: , packetloss: {events_per_second: 500}}}} # udp: see start
 exporters: {eventstream: {buffer_events: `+strconv.Itoa(buffer)+`}}
 service: {pipelines: {logs: {exporters: [eventstream]}}}
 `))
@@ -224,7 +224,9 @@ func (a agent) memory(t testing.TB) int {
 
 // Three agents at once; one of them is killed and comes again.
 func TestWatchSeveral(t *testing.T) {
-	only := "receivers: {netexporter: {default_probes: false, probes: {tcpreset: }}}\n"
+	// Others may make resets on this machine, too: they must not use up the rate limit. The probe udp has a series of each
+	// namespace, by which start knows a collection pass.
+	only := "receivers: {netexporter: {default_probes: false, probes: {udp: , tcpreset: {events_per_second: 100000}}}}\n"
 	node := func(name string) string {
 		return agenttest.WriteFile(t, name+".yaml", only+"processors: {k8spod: {node: "+name+"}}")
 	}
