@@ -7,6 +7,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netexporter/netexporter/internal/agenttest"
+	"github.com/netexporter/netexporter/internal/nettest"
 )
 
 const kernelBTF = "/sys/kernel/btf/vmlinux"
@@ -75,6 +77,43 @@ func TestBTFDiscoverNothing(t *testing.T) {
 	assert.Zero(t, p.ExitCode(t))
 	assert.Equal(t, file+"\n", p.Stdout.String())
 	assert.Contains(t, p.Stderr.String(), "the functions that the file describes are the kernel's")
+}
+
+// The agent runs with BTF of a file below its root, passes a file of another kernel over, and its metrics say which one it is.
+func TestBTFOfFile(t *testing.T) {
+	agenttest.RequireRoot(t)
+	own, err := os.ReadFile(kernelBTF)
+	if err != nil {
+		t.Skipf("the kernel has no BTF to hide: %v", err)
+	}
+	unshare, root := agenttest.SystemProgram(t, "unshare"), t.TempDir()
+	for _, dir := range []string{"etc", "proc", "run", "sys"} {
+		require.NoError(t, os.Symlink("/"+dir, filepath.Join(root, dir)))
+	}
+	require.NoError(t, os.Mkdir(filepath.Join(root, "boot"), 0o755))
+	var name unix.Utsname
+	require.NoError(t, unix.Uname(&name))
+	release := unix.ByteSliceToString(name.Release[:])
+	require.NoError(t, os.WriteFile(filepath.Join(root, "boot", "vmlinux-"+release), []byte("not BTF"), 0o644))
+	file := filepath.Join(root, "boot", "vmlinux")
+	require.NoError(t, os.WriteFile(file, own, 0o644))
+
+	ports := agenttest.FreePorts(t, agenttest.Ports)
+	a := startWith(t, func(cmd *exec.Cmd) {
+		hide := []string{unshare, "--mount", "sh", "-c", `mount -t tmpfs none "$0" && exec "$@"`, filepath.Dir(kernelBTF)}
+		cmd.Path, cmd.Args = unshare, append(hide, cmd.Args...)
+	}, ports[0], ports[1], "--config", agenttest.ShippedConfig, "--config", "yaml:"+agenttest.PortsConfig(ports),
+		"--config", "yaml:{receivers: {netexporter: {root_path: "+root+"}}, processors: {k8spod: {root_path: "+root+"}}}")
+	assert.InDelta(t, 1, a.own(t, fmt.Sprintf(`otelcol_netexporter_btf{path=%q,proof="functions"}`, file)), 0)
+	p := nettest.New(t)
+	for _, f := range nettest.Families() {
+		reset := p.ConnectClosedPort(t, f) // named namespaces are mounts, which an agent in a mount namespace of its own does not see
+		line := fmt.Sprintf("type=TCPRESET_NOSOCK protocol=TCP saddr=%s sport=%d daddr=%s dport=%d\n",
+			reset.Destination.Addr(), reset.Destination.Port(), reset.Source.Addr(), reset.Source.Port())
+		agenttest.Wait(t, line, func() bool { return strings.Contains(a.Stdout.String(), line) })
+	}
+
+	assert.InDelta(t, 1, start(t).own(t, fmt.Sprintf(`otelcol_netexporter_btf{path=%q,proof="own"}`, kernelBTF)), 0)
 }
 
 func TestBTFDiscoverJSON(t *testing.T) {
