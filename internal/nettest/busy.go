@@ -67,11 +67,15 @@ func (n *Namespace) deviceInThread(t T) {
 			return fmt.Errorf("mount sysfs: %w", err)
 		}
 		defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
-		err = os.WriteFile(filepath.Join(dir, "class/net", Device, "threaded"), []byte("1"), 0)
+		file, err := os.OpenFile(filepath.Join(dir, "class/net", Device, "threaded"), os.O_WRONLY, 0)
 		if errors.Is(err, os.ErrNotExist) {
 			t.Skip("needs devices that receive in a thread, of Linux 5.12")
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		_, err = file.WriteString("1")
+		return errors.Join(err, file.Close())
 	})
 }
 

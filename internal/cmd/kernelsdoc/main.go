@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Kernelsdoc writes docs/kernels.md from the outputs of test/vm/run: which variant of each hook of
-// each probe ran on which kernel, and which tests could not run there.
+// each probe ran on which kernel, and which tests could not run there. Of several outputs of a kernel the last that has a
+// test counts.
 package main
 
 import (
@@ -23,17 +24,33 @@ const marker = "variants: "
 
 // report is the line that TestSelfTelemetry of the receiver logs, and what came of the tests.
 type report struct {
-	Release        string            `json:"release"`
-	Hooks          map[string]string `json:"hooks"` // "probe/hook" to the variant
-	Skipped        map[string]string `json:"-"`     // a test to its reason
-	Passed, Failed int               `json:"-"`     // tests, each part of one included
+	Release string            `json:"release"`
+	Hooks   map[string]string `json:"hooks"` // "probe/hook" to the variant
+	Results map[test]result   `json:"-"`
+}
+
+// test is a test or a part of one.
+type test struct{ pkg, name string }
+
+// result is what came of a test.
+type result struct{ word, reason string } // PASS, FAIL or SKIP
+
+// count is how many tests came to a result.
+func (r report) count(word string) (n int) {
+	for _, got := range r.Results {
+		if got.word == word {
+			n++
+		}
+	}
+	return n
 }
 
 var (
 	// What go test -v prints.
-	turnLine = regexp.MustCompile(`^=== (?:RUN|NAME|CONT) +(\S+)`)
-	logLine  = regexp.MustCompile(`^ *\S+\.go:\d+: (.*)`)
-	doneLine = regexp.MustCompile(`^ *--- (PASS|FAIL|SKIP): (\S+)`)
+	packageLine = regexp.MustCompile(`^@@@ (\S+)`) // of test/vm/run
+	turnLine    = regexp.MustCompile(`^=== (?:RUN|NAME|CONT) +(\S+)`)
+	logLine     = regexp.MustCompile(`^ *\S+\.go:\d+: (.*)`)
+	doneLine    = regexp.MustCompile(`^ *--- (PASS|FAIL|SKIP): (\S+)`)
 	// A test that is a part of another one says so.
 	noTest = regexp.MustCompile(`^not a test`)
 )
@@ -60,7 +77,13 @@ func run(files []string, out io.Writer) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
-		kernels = append(kernels, k)
+		i := slices.IndexFunc(kernels, func(o report) bool { return o.Release == k.Release })
+		if i < 0 {
+			kernels = append(kernels, k)
+			continue
+		}
+		kernels[i].Hooks = k.Hooks
+		maps.Copy(kernels[i].Results, k.Results)
 	}
 	slices.SortFunc(kernels, func(a, b report) int { return compareReleases(a.Release, b.Release) })
 	return write(out, kernels)
@@ -68,9 +91,8 @@ func run(files []string, out io.Writer) error {
 
 // parse reads the output of test binaries run with -test.v.
 func parse(r io.Reader) (report, error) {
-	k := report{Skipped: map[string]string{}}
-	test, reasons := "", map[string]string{} // the last that each test has logged
-	var ran []string
+	k := report{Results: map[test]result{}}
+	pkg, running, reasons := "", "", map[string]string{} // the last that each test has logged
 	scanner := bufio.NewScanner(r)
 	scanner.Buffer(nil, 1<<20)
 	for scanner.Scan() {
@@ -80,20 +102,17 @@ func parse(r io.Reader) (report, error) {
 				return k, fmt.Errorf("%q: %w", line, err)
 			}
 		}
-		if m := turnLine.FindStringSubmatch(line); m != nil {
-			test = m[1]
+		if m := packageLine.FindStringSubmatch(line); m != nil {
+			pkg = m[1]
+		} else if m := turnLine.FindStringSubmatch(line); m != nil {
+			running = m[1]
 		} else if m := logLine.FindStringSubmatch(line); m != nil {
-			reasons[test] = m[1]
+			reasons[running] = m[1]
 		} else if m := doneLine.FindStringSubmatch(line); m != nil {
-			switch reason := reasons[m[2]]; {
-			case m[1] == "PASS":
-				k.Passed++
-				ran = append(ran, m[2])
-			case m[1] == "FAIL":
-				k.Failed++
-				ran = append(ran, m[2])
-			case !noTest.MatchString(reason):
-				k.Skipped[m[2]] = reason
+			if m[1] != "SKIP" {
+				k.Results[test{pkg, m[2]}] = result{word: m[1]}
+			} else if reason := reasons[m[2]]; !noTest.MatchString(reason) {
+				k.Results[test{pkg, m[2]}] = result{m[1], reason}
 			}
 		}
 	}
@@ -103,22 +122,27 @@ func parse(r io.Reader) (report, error) {
 	if k.Release == "" {
 		return k, fmt.Errorf("no line with %q: did TestSelfTelemetry run", marker)
 	}
-	k.Skipped = whole(k.Skipped, ran)
 	return k, nil
 }
 
-// whole puts tests in place of their parts where all parts were skipped.
-func whole(skipped map[string]string, ran []string) map[string]string {
-	tests := make(map[string]string, len(skipped))
-	for test, reason := range skipped {
-		for {
-			i := strings.LastIndexByte(test, '/')
-			if i < 0 || slices.ContainsFunc(ran, func(r string) bool { return strings.HasPrefix(r, test[:i+1]) }) {
+// skipped returns the tests that were, with the reasons; one of which all parts were is one.
+func (r report) skipped() map[string]string {
+	tests := map[string]string{}
+	for t, got := range r.Results {
+		if got.word != "SKIP" {
+			continue
+		}
+		for i := strings.LastIndexByte(t.name, '/'); i >= 0; i = strings.LastIndexByte(t.name, '/') {
+			ran := false
+			for other, result := range r.Results {
+				ran = ran || result.word != "SKIP" && strings.HasPrefix(other.name, t.name[:i+1])
+			}
+			if ran {
 				break
 			}
-			test = test[:i]
+			t.name = t.name[:i]
 		}
-		tests[test] = reason
+		tests[t.name] = got.reason
 	}
 	return tests
 }
@@ -197,8 +221,8 @@ func writeTests(b *strings.Builder, row func(...string), kernels []report) {
 	row("---", "---", "---", "---")
 	on := map[[2]string][]string{} // a test and its reason to releases
 	for _, k := range kernels {
-		row(k.Release, strconv.Itoa(k.Passed), strconv.Itoa(k.Failed), strconv.Itoa(len(k.Skipped)))
-		for test, why := range k.Skipped {
+		row(k.Release, strconv.Itoa(k.count("PASS")), strconv.Itoa(k.count("FAIL")), strconv.Itoa(len(k.skipped())))
+		for test, why := range k.skipped() {
 			on[[2]string{test, why}] = append(on[[2]string{test, why}], k.Release)
 		}
 	}

@@ -6,6 +6,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -15,7 +16,8 @@ func TestRun(t *testing.T) {
 	var files []string
 	for name, content := range map[string]string{
 		"6.12.output": "=== RUN TestA\r\n--- PASS: TestA (0.00s)\r\n    x_test.go:1: variants: {\"release\":\"6.12.1-cloud\",\"hooks\":{\"tcpreset/sent\":\"raw_tp\"}}\r\n",
-		"6.1.output":  "=== RUN   TestB\n=== RUN   TestB/c\n    x_test.go:7: too old\n=== RUN   TestE/f/ipv4\n    x_test.go:8: too old\n=== RUN   TestE/f/ipv6\n    x_test.go:8: too old\n=== RUN   TestW\n    x_test.go:9: not a test\n--- SKIP: TestW (0.00s)\n    --- SKIP: TestB/c (0.00s)\n    --- PASS: TestB/d (0.00s)\n        --- SKIP: TestE/f/ipv4 (0.00s)\n        --- SKIP: TestE/f/ipv6 (0.00s)\n    x_test.go:1: variants: {\"release\":\"6.1.0\",\"hooks\":{\"tcpreset/sent\":\"fentry\",\"old/one\":\"none\"}}\n--- FAIL: TestC\n",
+		"again":       "@@@ ./a\n--- PASS: TestC\n    x_test.go:1: variants: {\"release\":\"6.1.0\",\"hooks\":{\"tcpreset/sent\":\"fentry\",\"old/one\":\"none\"}}\n",
+		"6.1.output":  "@@@ ./a\n=== RUN   TestB\n=== RUN   TestB/c\n    x_test.go:7: too old\n=== RUN   TestE/f/ipv4\n    x_test.go:8: too old\n=== RUN   TestE/f/ipv6\n    x_test.go:8: too old\n=== RUN   TestW\n    x_test.go:9: not a test\n--- SKIP: TestW (0.00s)\n    --- SKIP: TestB/c (0.00s)\n    --- PASS: TestB/d (0.00s)\n        --- SKIP: TestE/f/ipv4 (0.00s)\n        --- SKIP: TestE/f/ipv6 (0.00s)\n    x_test.go:1: variants: {\"release\":\"6.1.0\",\"hooks\":{\"tcpreset/sent\":\"fentry\",\"old/one\":\"none\"}}\n--- FAIL: TestC\n",
 	} {
 		file := filepath.Join(dir, name)
 		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
@@ -23,6 +25,7 @@ func TestRun(t *testing.T) {
 		}
 		files = append(files, file)
 	}
+	slices.Sort(files)
 	var out strings.Builder
 	if err := run(files, &out); err != nil {
 		t.Fatal(err)
@@ -32,7 +35,7 @@ func TestRun(t *testing.T) {
 		"| old | one | none | - |\n",
 		"| tcpreset | sent | fentry | raw_tp |\n",
 		"| `TestB/c`, `TestE` | too old | 6.1.0 |\n",
-		"| 6.1.0 | 1 | 1 | 2 |\n",
+		"| 6.1.0 | 2 | 0 | 2 |\n", // again passed what had failed
 		"| 6.12.1-cloud | 1 | 0 | 0 |\n",
 	} {
 		if !strings.Contains(out.String(), want) {
