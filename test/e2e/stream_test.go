@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"regexp"
@@ -227,10 +228,13 @@ func TestWatchSeveral(t *testing.T) {
 	// Others may make resets on this machine, too: they must not use up the rate limit. The probe udp has a series of each
 	// namespace, by which start knows a collection pass.
 	only := "receivers: {netexporter: {default_probes: false, probes: {udp: , tcpreset: {events_per_second: 100000}}}}\n"
-	node := func(name string) string {
-		return agenttest.WriteFile(t, name+".yaml", only+"processors: {k8spod: {node: "+name+"}}")
+	var nodes []*node
+	var agents []agent
+	for i := range 3 {
+		n := newNode(t, fmt.Sprintf("node-%d", i), only)
+		nodes = append(nodes, n)
+		agents = append(agents, n.start(t))
 	}
-	agents := []agent{start(t, node("node-0")), start(t, node("node-1")), start(t, node("node-2"))}
 	w := watch(t, agents)
 	p := nettest.New(t)
 	reset := func(nodes ...int) {
@@ -251,8 +255,7 @@ func TestWatchSeveral(t *testing.T) {
 	})
 	reset(0, 2)
 
-	_, port, _ := strings.Cut(killed.Stream, ":")
-	again := start(t, node("node-1"), agenttest.WriteFile(t, "again.yaml", "exporters: {eventstream: {endpoint: 127.0.0.1:"+port+"}}"))
+	again := nodes[1].start(t)
 	agenttest.Wait(t, "notice of the gap", func() bool {
 		return strings.Contains(w.Stderr.String(), killed.Stream+": connected again, to an agent that has started anew: events since ")
 	})
@@ -260,6 +263,66 @@ func TestWatchSeveral(t *testing.T) {
 	w.Signal(t, syscall.SIGTERM)
 	assert.Zero(t, w.ExitCode(t))
 	again.Stop(t)
+}
+
+// node is a network namespace that an agent runs in. Its ports are reached at those of the same numbers here.
+type node struct {
+	*nettest.Namespace
+	ports  []int
+	config string
+}
+
+func newNode(t *testing.T, name, config string) *node {
+	t.Helper()
+	n := &node{
+		Namespace: nettest.NewNamespace(t), ports: agenttest.FreePorts(t, agenttest.Ports),
+		config: agenttest.WriteFile(t, name+".yaml", config+"processors: {k8spod: {node: "+name+"}}"),
+	}
+	for _, port := range n.ports {
+		n.forward(t, agenttest.Loopback(port))
+	}
+	return n
+}
+
+func (n *node) start(t *testing.T) agent {
+	t.Helper()
+	enter := func(cmd *exec.Cmd) {
+		cmd.Args = append([]string{"nsenter", "--net=/run/netns/" + n.Name}, cmd.Args...)
+		cmd.Path, cmd.Err = exec.LookPath("nsenter")
+	}
+	a := startWith(t, enter, n.ports[0], n.ports[1],
+		"--config", agenttest.ShippedConfig, "--config", "yaml:"+agenttest.PortsConfig(n.ports), "--config", n.config)
+	a.Stream = agenttest.Loopback(n.ports[3])
+	return a
+}
+
+// forward hands connections to an address on to the same address in the namespace, until the test ends.
+func (n *node) forward(t *testing.T, address string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			outside, err := listener.Accept()
+			if err != nil {
+				return // the test has ended
+			}
+			go func() {
+				defer outside.Close()
+				inside, err := n.DialContext(context.Background(), "tcp", address)
+				if err != nil {
+					return // nobody there
+				}
+				defer inside.Close()
+				go func() {
+					_, _ = io.Copy(inside, outside)
+					_ = inside.Close()
+				}()
+				_, _ = io.Copy(outside, inside)
+			}()
+		}
+	}()
 }
 
 // Whoever reads the output and has had enough closes it, as head does.
