@@ -30,6 +30,7 @@ type eventSink struct {
 	build  metadata.LogsBuilderConfig
 	next   consumer.Logs
 	obs    *receiverhelper.ObsReport
+	clock  *kernel.Clock
 
 	// Set before the first event.
 	inventory *netns.Inventory
@@ -42,7 +43,7 @@ type eventSink struct {
 func newEventSink(set receiver.Settings, cfg *Config, next consumer.Logs, obs *receiverhelper.ObsReport) *eventSink {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &eventSink{
-		ctx: ctx, cancel: cancel, set: set, next: next, obs: obs,
+		ctx: ctx, cancel: cancel, set: set, next: next, obs: obs, clock: kernel.NewClock(),
 		build: metadata.LogsBuilderConfig{Events: cfg.Events, ResourceAttributes: cfg.ResourceAttributes},
 	}
 }
@@ -69,7 +70,7 @@ func (s *eventSink) send(logs plog.Logs) error {
 func (s *eventSink) logs(d *probe.Definition, events []probe.Event) plog.Logs {
 	events = slices.DeleteFunc(events, func(e probe.Event) bool { return s.heartbeat.owns(e.NetNS()) })
 	lb := metadata.NewLogsBuilder(s.build, s.set)
-	clock := kernel.NewClock()
+	clock := s.clock.Read()
 	slices.SortStableFunc(events, func(a, b probe.Event) int {
 		x, y := a.NetNS(), b.NetNS()
 		return cmp.Or(cmp.Compare(x.Cookie, y.Cookie), cmp.Compare(x.Inode, y.Inode), cmp.Compare(a.Header.Cgroup, b.Header.Cgroup))
