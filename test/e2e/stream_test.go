@@ -301,28 +301,32 @@ func (n *node) forward(t *testing.T, address string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", address)
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
+	var running sync.WaitGroup
+	t.Cleanup(func() {
+		_ = listener.Close()
+		running.Wait() // the namespace goes next; connections end with the agent
+	})
+	running.Go(func() {
 		for {
 			outside, err := listener.Accept()
 			if err != nil {
 				return // the test has ended
 			}
-			go func() {
+			running.Go(func() {
 				defer outside.Close()
 				inside, err := n.DialContext(context.Background(), "tcp", address)
 				if err != nil {
 					return // nobody there
 				}
 				defer inside.Close()
-				go func() {
+				running.Go(func() {
 					_, _ = io.Copy(inside, outside)
 					_ = inside.Close()
-				}()
+				})
 				_, _ = io.Copy(outside, inside)
-			}()
+			})
 		}
-	}()
+	})
 }
 
 // Whoever reads the output and has had enough closes it, as head does.
