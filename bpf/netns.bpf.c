@@ -28,6 +28,12 @@ struct listener_totals {
 	__u64 full;  /* sockets whose queue takes no more connections */
 };
 
+/* The TCP sockets of one network namespace: a cache line, which each socket that is met touches. */
+struct tcp_totals {
+	struct socket_totals sockets;
+	struct listener_totals listeners;
+};
+
 /* One network namespace. Counters are sums over all CPUs, indexed as the running kernel's enums say. */
 struct netns_record {
 	struct netns_id id;
@@ -37,8 +43,6 @@ struct netns_record {
 	__u32 lhash2_size;
 	__u32 may_track;   /* bool: connection tracking may be on */
 	__u32 has_devices; /* bool: there is a network device other than lo */
-	struct socket_totals sockets;
-	struct listener_totals listeners;
 	__u64 tcp[MAX_TCP_MIB];
 	__u64 linux_mib[MAX_LINUX_MIB];
 	__u64 udp[MAX_UDP_MIB];
@@ -61,7 +65,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 512);
 	__type(key, __u64);   /* address of struct net */
-	__type(value, __u32); /* index in records */
+	__type(value, __u32); /* index in records and totals */
 } slots SEC(".maps");
 
 struct {
@@ -71,6 +75,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct netns_record);
 } records SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 256);
+	__type(key, __u32);
+	__type(value, struct tcp_totals);
+} totals SEC(".maps");
 
 struct scratch {
 	__u64 v[MAX_LINUX_MIB];
@@ -92,7 +104,7 @@ struct {
 } anchor SEC(".maps");
 
 const volatile __u32 possible_cpus = 1;
-const volatile __u32 max_records = 256; /* max_entries of records */
+const volatile __u32 max_records = 256; /* max_entries of records and totals */
 
 __u64 cpu_offset[MAX_CPUS];
 __u32 found;   /* namespaces met by the last pass */
@@ -239,10 +251,12 @@ static long visit(__u32 i, struct walk_ctx *w)
 		skipped++;
 	} else {
 		struct netns_record *rec = bpf_map_lookup_elem(&records, &slot);
+		struct tcp_totals *t = bpf_map_lookup_elem(&totals, &slot);
 		struct sum_ctx c = {};
 
-		if (!rec)
+		if (!rec || !t)
 			return 1;
+		__builtin_memset(t, 0, sizeof(*t));
 		bpf_probe_read_kernel(rec, sizeof(*rec), &s->zero);
 		netns_id(net, &rec->id);
 		rec->net = (__u64)net;
@@ -285,29 +299,40 @@ int walk__raw_tp(__u64 *ctx)
 
 /* The most nodes of the hash table that one run of sockets looks at: it bounds the time under RCU. */
 #define MAX_NODES 4096
-#define HEADS 16 /* buckets that are read at once, a power of two */
+#define BUCKETS 128 /* that are read at once, a power of two */
+#define GROUP 8     /* chains of sockets that are begun together */
 
 /* Arguments of sockets and listeners, which are those of a run. */
 struct sockets_args {
 	__u64 hashinfo;
-	__u64 first; /* bucket, a multiple of HEADS */
+	__u64 first; /* bucket, a multiple of BUCKETS */
 };
 
 EXPORT(struct sockets_args, sockets_args);
 
 __u32 next_bucket; /* where the next run goes on */
 
+/* What a run works on, here because the stack is too small; there is one run at a time. */
+__u64 buckets[BUCKETS];    /* the first node of each */
+__u64 chains[2 * BUCKETS]; /* those that are not empty, and nodes that end a chain */
+__u64 prefetched;
+
 struct ehash_ctx {
 	__u64 ehash, node;
 	__u64 net; /* of the socket before, whose slot is kept */
 	__u32 slot;
 	__u32 bucket, size, nodes;
-	__u64 heads[HEADS];
+	__u32 chains, group;
 };
+
+/* Sockets are chained by this node; an odd number ends a chain. */
+#define SOCKET_NODE bpf_core_field_offset(struct sock, __sk_common.skc_nulls_node)
+#define SOCKET_STATE bpf_core_field_offset(struct sock, __sk_common.skc_state)
 
 /* What a socket adds to its namespace. */
 struct socket_facts {
 	__u64 net;
+	__u64 next;           /* node of the chain */
 	__u32 unsent, unread; /* bytes; the sequence number of a FIN has been read without being there */
 	__u8 state;           /* as users see it: an orphan in FIN_WAIT2 is kept as one in TIME_WAIT */
 };
@@ -318,6 +343,7 @@ static __always_inline void read_socket(__u64 addr, struct socket_facts *f)
 	struct sock *sk = (void *)addr;
 	struct inet_timewait_sock *tw = (void *)addr;
 
+	f->next = (__u64)BPF_CORE_READ(sk, __sk_common.skc_nulls_node.next);
 	f->net = (__u64)sock_net(sk);
 	f->state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	if (f->state == TCP_TIME_WAIT)
@@ -328,6 +354,17 @@ static __always_inline void read_socket(__u64 addr, struct socket_facts *f)
 	f->unread = BPF_CORE_READ(tp, rcv_nxt) - BPF_CORE_READ(tp, copied_seq);
 }
 
+/*
+ * load_u64 loads a number where a member may be a pointer, on which the verifier allows no arithmetic.
+ * The structure is one that has nothing but numbers.
+ */
+static __always_inline __u64 load_u64(__u64 addr)
+{
+	struct tcp_mib *numbers = bpf_rdonly_cast((void *)addr, bpf_core_type_id_kernel(struct tcp_mib));
+
+	return numbers->mibs[0];
+}
+
 /* A socket is several cold cache lines: plain loads wait for all of them at once. */
 static __always_inline void load_socket(__u64 addr, struct socket_facts *f)
 {
@@ -336,6 +373,7 @@ static __always_inline void load_socket(__u64 addr, struct socket_facts *f)
 	struct inet_timewait_sock *tw =
 		bpf_rdonly_cast((void *)addr, bpf_core_type_id_kernel(struct inet_timewait_sock));
 
+	f->next = load_u64(addr + SOCKET_NODE);
 	f->net = (__u64)sk->__sk_common.skc_net.net;
 	f->state = sk->__sk_common.skc_state;
 	if (f->state == TCP_TIME_WAIT)
@@ -348,8 +386,7 @@ static __always_inline void load_socket(__u64 addr, struct socket_facts *f)
 
 static __always_inline void count_socket(struct ehash_ctx *c, struct socket_facts *f)
 {
-	struct netns_record *rec;
-	struct socket_totals *t;
+	struct tcp_totals *t;
 	__u32 key;
 
 	if (f->net != c->net) {
@@ -361,86 +398,129 @@ static __always_inline void count_socket(struct ehash_ctx *c, struct socket_fact
 		c->slot = *slot;
 	}
 	key = c->slot;
-	rec = bpf_map_lookup_elem(&records, &key);
-	if (!rec)
+	t = bpf_map_lookup_elem(&totals, &key);
+	if (!t)
 		return;
-	t = &rec->sockets;
 	switch (f->state) {
 	case TCP_TIME_WAIT:
-		t->time_wait++;
+		t->sockets.time_wait++;
 		break;
 	case TCP_ESTABLISHED:
-		t->established++;
-		t->tx_queue += f->unsent;
+		t->sockets.established++;
+		t->sockets.tx_queue += f->unsent;
 		if ((__s32)f->unread > 0)
-			t->rx_queue += f->unread;
+			t->sockets.rx_queue += f->unread;
 		break;
 	}
 }
 
-static __always_inline bool next_socket(struct ehash_ctx *c, __u64 *sk)
+/* read_buckets reads the next buckets and puts the few together that are not empty. */
+static __always_inline bool read_buckets(struct ehash_ctx *c)
 {
-	struct hlist_nulls_node *node = (void *)c->node;
-
-	if (!c->node || c->node & 1)
-		return false;
-	*sk = c->node - bpf_core_field_offset(struct sock, __sk_common.skc_nulls_node);
-	c->nodes++;
-	c->node = (__u64)BPF_CORE_READ(node, next);
-	return true;
-}
-
-/* read_heads reads the next HEADS buckets. Most are empty, which their odd heads tell. */
-static __always_inline bool read_heads(struct ehash_ctx *c, bool *empty)
-{
-	__u64 offset = (__u64)c->bucket * bpf_core_type_size(struct inet_ehash_bucket);
-	__u64 odd = 1;
-	int b;
+	__u32 n = c->size - c->bucket, i;
 
 	if (c->bucket >= c->size || c->nodes >= MAX_NODES)
 		return false;
-	if (bpf_probe_read_kernel(c->heads, sizeof(c->heads), (void *)(c->ehash + offset)))
+	if (n > BUCKETS)
+		n = BUCKETS;
+	if (bpf_probe_read_kernel(buckets, n * sizeof(__u64), (void *)(c->ehash + c->bucket * sizeof(__u64))))
 		return false;
-	for (b = 0; b < HEADS; b++)
-		odd &= c->heads[b];
-	*empty = odd;
-	c->bucket += HEADS;
+	c->chains = 0;
+#pragma clang loop unroll(disable)
+	for (i = 0; i < BUCKETS; i++) {
+		if (i >= n)
+			break;
+		chains[c->chains & (BUCKETS - 1)] = buckets[i];
+		c->chains += ~buckets[i] & 1;
+	}
+	for (i = 0; i < GROUP; i++) /* an odd number for the rest of the last group */
+		chains[(c->chains + i) & (2 * BUCKETS - 1)] = 1;
+	c->bucket += n;
 	return true;
 }
 
+static __always_inline void prefetch_read(struct ehash_ctx *c)
+{
+}
+
+/* The first socket of a chain of the group, 0 if there is none. */
+static __always_inline __u64 first_socket(struct ehash_ctx *c, __u32 i)
+{
+	__u64 node = chains[(c->group + i) & (2 * BUCKETS - 1)];
+
+	return node & 1 ? 0 : node - SOCKET_NODE;
+}
+
 /*
- * WALK defines visit_buckets_<how>(), which visits the sockets in HEADS buckets. Loops within loops
+ * prefetch_load waits once for the cold cache lines of the first sockets of a group of chains, not
+ * once for each: first for what every socket has, then for what load_socket() reads of those that
+ * are established.
+ */
+static __always_inline void prefetch_load(struct ehash_ctx *c)
+{
+	__u64 sum = 0, sk;
+	__u32 i;
+
+#pragma clang loop unroll(full)
+	for (i = 0; i < GROUP; i++) {
+		sk = first_socket(c, i);
+		if (sk)
+			sum += load_u64(sk + SOCKET_STATE) + load_u64(sk + SOCKET_NODE);
+	}
+#pragma clang loop unroll(full)
+	for (i = 0; i < GROUP; i++) {
+		sk = first_socket(c, i);
+		if (!sk || (__u8)load_u64(sk + SOCKET_STATE) != TCP_ESTABLISHED)
+			continue;
+		sum += load_u64(sk + bpf_core_field_offset(struct tcp_sock, write_seq));
+		sum += load_u64(sk + bpf_core_field_offset(struct tcp_sock, snd_una));
+		sum += load_u64(sk + bpf_core_field_offset(struct tcp_sock, rcv_nxt));
+		sum += load_u64(sk + bpf_core_field_offset(struct tcp_sock, copied_seq));
+	}
+	prefetched = sum;
+}
+
+/*
+ * WALK defines visit_buckets_<how>(), which visits the sockets in some buckets. Loops within loops
  * are all bpf_loop(): unrolled branches multiply the paths that the verifier follows.
  */
 #define WALK(how)                                                      \
 	static long visit_socket_##how(__u32 i, struct ehash_ctx *c)   \
 	{                                                              \
 		struct socket_facts f = {};                            \
-		__u64 sk;                                              \
                                                                        \
-		if (!next_socket(c, &sk))                              \
+		if (!c->node || c->node & 1)                           \
 			return 1;                                      \
-		how##_socket(sk, &f);                                  \
+		how##_socket(c->node - SOCKET_NODE, &f);               \
+		c->node = f.next;                                      \
+		c->nodes++;                                            \
 		count_socket(c, &f);                                   \
 		return 0;                                              \
 	}                                                              \
                                                                        \
-	static long visit_bucket_##how(__u32 i, struct ehash_ctx *c)   \
+	static long visit_chain_##how(__u32 i, struct ehash_ctx *c)    \
 	{                                                              \
-		c->node = c->heads[i & (HEADS - 1)];                   \
+		c->node = chains[(c->group + i) & (2 * BUCKETS - 1)];  \
 		if (!(c->node & 1))                                    \
 			bpf_loop(MAX_NODES, visit_socket_##how, c, 0); \
 		return 0;                                              \
 	}                                                              \
                                                                        \
+	static long visit_group_##how(__u32 i, struct ehash_ctx *c)    \
+	{                                                              \
+		c->group = i * GROUP;                                  \
+		if (c->group >= c->chains)                             \
+			return 1;                                      \
+		prefetch_##how(c);                                     \
+		bpf_loop(GROUP, visit_chain_##how, c, 0);              \
+		return 0;                                              \
+	}                                                              \
+                                                                       \
 	static long visit_buckets_##how(__u32 i, struct ehash_ctx *c)  \
 	{                                                              \
-		bool empty;                                            \
-                                                                       \
-		if (!read_heads(c, &empty))                            \
+		if (!read_buckets(c))                                  \
 			return 1;                                      \
-		if (!empty)                                            \
-			bpf_loop(HEADS, visit_bucket_##how, c, 0);     \
+		bpf_loop(BUCKETS / GROUP, visit_group_##how, c, 0);    \
 		return 0;                                              \
 	}
 
@@ -464,7 +544,7 @@ int sockets__raw_tp(__u64 *ctx)
 	struct ehash_ctx c = { .bucket = ctx[1] };
 
 	start_walk(&c, (void *)ctx[0]);
-	bpf_loop(MAX_NODES / HEADS, visit_buckets_read, &c, 0);
+	bpf_loop(MAX_NODES / BUCKETS, visit_buckets_read, &c, 0);
 	next_bucket = c.bucket;
 	return 0;
 }
@@ -476,13 +556,14 @@ int sockets__syscall(struct sockets_args *args)
 
 	bpf_rcu_read_lock();
 	start_walk(&c, (void *)args->hashinfo);
-	bpf_loop(MAX_NODES / HEADS, visit_buckets_load, &c, 0);
+	bpf_loop(MAX_NODES / BUCKETS, visit_buckets_load, &c, 0);
 	bpf_rcu_read_unlock();
 	next_bucket = c.bucket;
 	return 0;
 }
 
 #define LISTEN_BUCKETS 16384 /* the most that one run of listeners looks at */
+#define HEADS 16             /* that are read at once, a power of two */
 
 /*
  * The upper halves of what the stack holds in eight bytes are unknown to the verifier: what counts
@@ -499,21 +580,21 @@ static __always_inline void count_listener(struct sock *sk)
 {
 	__u64 net = (__u64)sock_net(sk);
 	__u32 *slot = bpf_map_lookup_elem(&slots, &net), queue, limit, key;
-	struct netns_record *rec;
+	struct tcp_totals *t;
 
 	/* A socket that was closed meanwhile may have come to life elsewhere: SLAB_TYPESAFE_BY_RCU. */
 	if (!slot || BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_LISTEN)
 		return;
 	key = *slot;
-	rec = bpf_map_lookup_elem(&records, &key);
-	if (!rec)
+	t = bpf_map_lookup_elem(&totals, &key);
+	if (!t)
 		return;
 	queue = BPF_CORE_READ(sk, sk_ack_backlog);
 	limit = BPF_CORE_READ(sk, sk_max_ack_backlog);
-	rec->listeners.sockets++;
-	rec->listeners.queue += queue;
-	rec->listeners.limit += limit;
-	rec->listeners.full += queue > limit; /* sk_acceptq_is_full() of include/net/sock.h */
+	t->listeners.sockets++;
+	t->listeners.queue += queue;
+	t->listeners.limit += limit;
+	t->listeners.full += queue > limit; /* sk_acceptq_is_full() of include/net/sock.h */
 }
 
 static long visit_listener(__u32 i, struct lhash2_ctx *c)
@@ -592,21 +673,38 @@ struct files_ctx {
 /* socket_file_ops of net/socket.c, once a socket has been met: a socket then shows without its inode. */
 __u64 socket_ops;
 
+static __always_inline __u64 file_ops(__u64 file)
+{
+	if (bpf_rdonly_cast)
+		return load_u64(file + bpf_core_field_offset(struct file, f_op));
+	return (__u64)BPF_CORE_READ((struct file *)file, f_op);
+}
+
 static __always_inline bool is_socket(__u64 addr)
 {
 	struct file *f = (void *)addr;
-	__u64 ops;
 
-	if (bpf_rdonly_cast)
-		f = bpf_rdonly_cast(f, bpf_core_type_id_kernel(struct file));
-	ops = bpf_rdonly_cast ? (__u64)f->f_op : (__u64)BPF_CORE_READ(f, f_op);
-	if (ops == socket_ops)
-		return true;
+	if (socket_ops)
+		return file_ops(addr) == socket_ops;
 	/* A file opened with O_PATH may have the inode of a socket in a file system. */
 	if ((BPF_CORE_READ(f, f_inode, i_mode) & S_IFMT) != S_IFSOCK || !BPF_CORE_READ(f, private_data))
 		return false;
-	socket_ops = ops;
+	socket_ops = file_ops(addr);
 	return true;
+}
+
+/* prefetch_files waits once for the cold cache lines of some files, as prefetch_load() does for sockets. */
+static __always_inline void prefetch_files(struct files_ctx *c)
+{
+	__u64 sum = 0;
+	__u32 i;
+
+#pragma clang loop unroll(full)
+	for (i = 0; i < FILES; i++) {
+		if (c->open >> i & 1)
+			sum += file_ops(c->files[i]);
+	}
+	prefetched = sum;
 }
 
 static long visit_file(__u32 i, struct files_ctx *c)
@@ -627,6 +725,8 @@ static long visit_files(__u32 i, struct files_ctx *c)
 		return 0;
 	if (bpf_probe_read_kernel(c->files, sizeof(c->files), (void *)(c->fd + i * sizeof(c->files))))
 		return 1;
+	if (bpf_rdonly_cast)
+		prefetch_files(c);
 	bpf_loop(FILES, visit_file, c, 0);
 	return 0;
 }

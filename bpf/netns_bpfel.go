@@ -72,24 +72,10 @@ type NetnsNetnsRecord struct {
 	Lhash2Size uint32
 	MayTrack   uint32
 	HasDevices uint32
-	Sockets    struct {
-		_           structs.HostLayout
-		Established uint64
-		TimeWait    uint64
-		TxQueue     uint64
-		RxQueue     uint64
-	}
-	Listeners struct {
-		_       structs.HostLayout
-		Sockets uint64
-		Queue   uint64
-		Limit   uint64
-		Full    uint64
-	}
-	Tcp      [16]uint64
-	LinuxMib [192]uint64
-	Udp      [16]uint64
-	Udp6     [16]uint64
+	Tcp        [16]uint64
+	LinuxMib   [192]uint64
+	Udp        [16]uint64
+	Udp6       [16]uint64
 }
 
 type NetnsScratch struct {
@@ -123,6 +109,24 @@ type NetnsTaskRecord struct {
 	WriteBytes uint64
 }
 
+type NetnsTcpTotals struct {
+	_       structs.HostLayout
+	Sockets struct {
+		_           structs.HostLayout
+		Established uint64
+		TimeWait    uint64
+		TxQueue     uint64
+		RxQueue     uint64
+	}
+	Listeners struct {
+		_       structs.HostLayout
+		Sockets uint64
+		Queue   uint64
+		Limit   uint64
+		Full    uint64
+	}
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -132,12 +136,15 @@ const (
 	NetnsMapRecords         = "records"
 	NetnsMapScratches       = "scratches"
 	NetnsMapSlots           = "slots"
+	NetnsMapTotals          = "totals"
 	NetnsProgListenersRawTp = "listeners__raw_tp"
 	NetnsProgSetupRawTp     = "setup__raw_tp"
 	NetnsProgSocketsRawTp   = "sockets__raw_tp"
 	NetnsProgSocketsSyscall = "sockets__syscall"
 	NetnsProgTasksIter      = "tasks__iter"
 	NetnsProgWalkRawTp      = "walk__raw_tp"
+	NetnsVarBuckets         = "buckets"
+	NetnsVarChains          = "chains"
 	NetnsVarCountFds        = "count_fds"
 	NetnsVarCountIo         = "count_io"
 	NetnsVarCountSockets    = "count_sockets"
@@ -151,6 +158,7 @@ const (
 	NetnsVarMaxRecords      = "max_records"
 	NetnsVarNextBucket      = "next_bucket"
 	NetnsVarPossibleCpus    = "possible_cpus"
+	NetnsVarPrefetched      = "prefetched"
 	NetnsVarSkipped         = "skipped"
 	NetnsVarSocketOps       = "socket_ops"
 	NetnsVarSocketsArgsBtf  = "sockets_args_btf"
@@ -216,12 +224,15 @@ type NetnsMapSpecs struct {
 	Records   *ebpf.MapSpec `ebpf:"records"`
 	Scratches *ebpf.MapSpec `ebpf:"scratches"`
 	Slots     *ebpf.MapSpec `ebpf:"slots"`
+	Totals    *ebpf.MapSpec `ebpf:"totals"`
 }
 
 // NetnsVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NetnsVariableSpecs struct {
+	Buckets         *ebpf.VariableSpec `ebpf:"buckets"`
+	Chains          *ebpf.VariableSpec `ebpf:"chains"`
 	CountFds        *ebpf.VariableSpec `ebpf:"count_fds"`
 	CountIo         *ebpf.VariableSpec `ebpf:"count_io"`
 	CountSockets    *ebpf.VariableSpec `ebpf:"count_sockets"`
@@ -235,6 +246,7 @@ type NetnsVariableSpecs struct {
 	MaxRecords      *ebpf.VariableSpec `ebpf:"max_records"`
 	NextBucket      *ebpf.VariableSpec `ebpf:"next_bucket"`
 	PossibleCpus    *ebpf.VariableSpec `ebpf:"possible_cpus"`
+	Prefetched      *ebpf.VariableSpec `ebpf:"prefetched"`
 	Skipped         *ebpf.VariableSpec `ebpf:"skipped"`
 	SocketOps       *ebpf.VariableSpec `ebpf:"socket_ops"`
 	SocketsArgsBtf  *ebpf.VariableSpec `ebpf:"sockets_args_btf"`
@@ -266,6 +278,7 @@ type NetnsMaps struct {
 	Records   *ebpf.Map `ebpf:"records"`
 	Scratches *ebpf.Map `ebpf:"scratches"`
 	Slots     *ebpf.Map `ebpf:"slots"`
+	Totals    *ebpf.Map `ebpf:"totals"`
 }
 
 func (m *NetnsMaps) Close() error {
@@ -275,6 +288,7 @@ func (m *NetnsMaps) Close() error {
 		m.Records,
 		m.Scratches,
 		m.Slots,
+		m.Totals,
 	)
 }
 
@@ -282,6 +296,8 @@ func (m *NetnsMaps) Close() error {
 //
 // It can be passed to LoadNetnsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NetnsVariables struct {
+	Buckets         *ebpf.Variable `ebpf:"buckets"`
+	Chains          *ebpf.Variable `ebpf:"chains"`
 	CountFds        *ebpf.Variable `ebpf:"count_fds"`
 	CountIo         *ebpf.Variable `ebpf:"count_io"`
 	CountSockets    *ebpf.Variable `ebpf:"count_sockets"`
@@ -295,6 +311,7 @@ type NetnsVariables struct {
 	MaxRecords      *ebpf.Variable `ebpf:"max_records"`
 	NextBucket      *ebpf.Variable `ebpf:"next_bucket"`
 	PossibleCpus    *ebpf.Variable `ebpf:"possible_cpus"`
+	Prefetched      *ebpf.Variable `ebpf:"prefetched"`
 	Skipped         *ebpf.Variable `ebpf:"skipped"`
 	SocketOps       *ebpf.Variable `ebpf:"socket_ops"`
 	SocketsArgsBtf  *ebpf.Variable `ebpf:"sockets_args_btf"`

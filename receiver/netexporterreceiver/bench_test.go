@@ -433,9 +433,9 @@ func benchmarkWalk(b *testing.B, hook string, buckets func(bpf.NetnsNetnsRecord)
 	p := populate(b, a, 1000, 45)
 	others := strangers(collect(b, a), p)
 	program := ownProgram(b, hook+"__")
-	records, next := mapsOfSocketWalk(b, program)
+	next := nextBucket(b, program)
 	var record bpf.NetnsNetnsRecord
-	require.NoError(b, records.Lookup(uint32(0), &record))
+	require.NoError(b, mapOf(b, ownProgram(b, "walk__"), bpf.NetnsMapRecords).Lookup(uint32(0), &record))
 
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -498,11 +498,8 @@ func ownProgram(b *testing.B, prefix string) *ebpf.Program {
 	return nil
 }
 
-// mapsOfSocketWalk returns the records that the walk adds to, and what reads where its next run goes on.
-func mapsOfSocketWalk(b *testing.B, program *ebpf.Program) (records *ebpf.Map, next func() uint64) {
-	spec, err := bpf.LoadNetns()
-	require.NoError(b, err)
-	variable := spec.Variables[bpf.NetnsVarNextBucket]
+// mapOf returns the map of that name which a program uses.
+func mapOf(b *testing.B, program *ebpf.Program, name string) *ebpf.Map {
 	info, err := program.Info()
 	require.NoError(b, err)
 	ids, ok := info.MapIDs()
@@ -513,18 +510,23 @@ func mapsOfSocketWalk(b *testing.B, program *ebpf.Program) (records *ebpf.Map, n
 		b.Cleanup(func() { _ = m.Close() })
 		info, err := m.Info()
 		require.NoError(b, err)
-		switch info.Name {
-		case bpf.NetnsMapRecords:
-			records = m
-		case variable.SectionName:
-			next = func() uint64 {
-				raw, err := m.LookupBytes(uint32(0))
-				require.NoError(b, err)
-				return uint64(spec.ByteOrder.Uint32(raw[variable.Offset:]))
-			}
+		if info.Name == name {
+			return m
 		}
 	}
-	require.NotNil(b, records)
-	require.NotNil(b, next)
-	return records, next
+	require.Fail(b, "a program does not use the map "+name)
+	return nil
+}
+
+// nextBucket returns what reads where the next run of a walk goes on.
+func nextBucket(b *testing.B, program *ebpf.Program) func() uint64 {
+	spec, err := bpf.LoadNetns()
+	require.NoError(b, err)
+	variable := spec.Variables[bpf.NetnsVarNextBucket]
+	m := mapOf(b, program, variable.SectionName)
+	return func() uint64 {
+		raw, err := m.LookupBytes(uint32(0))
+		require.NoError(b, err)
+		return uint64(spec.ByteOrder.Uint32(raw[variable.Offset:]))
+	}
 }

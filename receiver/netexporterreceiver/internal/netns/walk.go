@@ -31,13 +31,15 @@ type walk struct {
 	proc   *proc
 	// What takes each counter from a record; nil for what the kernel does not have and for counters
 	// of tasks.
-	read   []func(*bpf.NetnsNetnsRecord) uint64
+	read   []func(*bpf.NetnsNetnsRecord, *bpf.NetnsTcpTotals) uint64
 	wanted []Counter
 
 	object   *kernel.Object
-	memory   *ebpf.Memory
 	capacity uint32
-	records  []bpf.NetnsNetnsRecord
+	// What a pass leaves of each namespace in the maps, and where it is copied to.
+	recordMemory, totalMemory *ebpf.Memory
+	records                   []bpf.NetnsNetnsRecord
+	totals                    []bpf.NetnsTcpTotals
 	// nets are the keys of the map slots.
 	nets map[uint64]bool
 }
@@ -112,15 +114,15 @@ func (w *walk) check() error {
 func isLevel(mib string) bool { return mib == "TCP_MIB_CURRESTAB" || mib == "TCP_MIB_MAXCONN" }
 
 // reader returns what takes a counter from a record, nil if this kernel does not have it.
-func reader(k *kernel.Kernel, c Counter) func(*bpf.NetnsNetnsRecord) uint64 {
+func reader(k *kernel.Kernel, c Counter) func(*bpf.NetnsNetnsRecord, *bpf.NetnsTcpTotals) uint64 {
 	switch {
 	case c.Sockets != nil:
-		return func(r *bpf.NetnsNetnsRecord) uint64 {
-			return c.Sockets(&Sockets{r.Sockets.Established, r.Sockets.TimeWait, r.Sockets.TxQueue, r.Sockets.RxQueue})
+		return func(_ *bpf.NetnsNetnsRecord, t *bpf.NetnsTcpTotals) uint64 {
+			return c.Sockets(&Sockets{t.Sockets.Established, t.Sockets.TimeWait, t.Sockets.TxQueue, t.Sockets.RxQueue})
 		}
 	case c.Listeners != nil:
-		return func(r *bpf.NetnsNetnsRecord) uint64 {
-			return c.Listeners(&Listeners{r.Listeners.Sockets, r.Listeners.Queue, r.Listeners.Limit, r.Listeners.Full})
+		return func(_ *bpf.NetnsNetnsRecord, t *bpf.NetnsTcpTotals) uint64 {
+			return c.Listeners(&Listeners{t.Listeners.Sockets, t.Listeners.Queue, t.Listeners.Limit, t.Listeners.Full})
 		}
 	case c.MIB == "":
 		return nil // not the kernel's pass to read
@@ -133,11 +135,11 @@ func reader(k *kernel.Kernel, c Counter) func(*bpf.NetnsNetnsRecord) uint64 {
 	prefix := c.MIB[:strings.Index(c.MIB, "MIB_")+len("MIB_")]
 	switch {
 	case prefix == "TCP_MIB_" && index < uint64(len(r.Tcp)):
-		return func(r *bpf.NetnsNetnsRecord) uint64 { return r.Tcp[index] }
+		return func(r *bpf.NetnsNetnsRecord, _ *bpf.NetnsTcpTotals) uint64 { return r.Tcp[index] }
 	case prefix == "UDP_MIB_" && index < uint64(len(r.Udp)):
-		return func(r *bpf.NetnsNetnsRecord) uint64 { return r.Udp[index] + r.Udp6[index] }
+		return func(r *bpf.NetnsNetnsRecord, _ *bpf.NetnsTcpTotals) uint64 { return r.Udp[index] + r.Udp6[index] }
 	case prefix == "LINUX_MIB_" && index < uint64(len(r.LinuxMib)):
-		return func(r *bpf.NetnsNetnsRecord) uint64 { return r.LinuxMib[index] }
+		return func(r *bpf.NetnsNetnsRecord, _ *bpf.NetnsTcpTotals) uint64 { return r.LinuxMib[index] }
 	}
 	return nil
 }
@@ -156,6 +158,7 @@ func (w *walk) open() (err error) {
 		return fmt.Errorf("load netns: %d possible CPUs are more than %d", cpus, len(tables))
 	}
 	spec.Maps[bpf.NetnsMapRecords].MaxEntries = w.capacity
+	spec.Maps[bpf.NetnsMapTotals].MaxEntries = w.capacity
 	spec.Maps[bpf.NetnsMapSlots].MaxEntries = 2 * w.capacity // those of the pass before are deleted after this one
 	if err := errors.Join(
 		spec.Variables[bpf.NetnsVarCountSockets].Set(w.wantsSockets() || w.wantsListeners()),
@@ -183,12 +186,17 @@ func (w *walk) open() (err error) {
 	if err := run(object, hookSetup, nil); err != nil {
 		return err
 	}
-	memory, err := object.Maps[bpf.NetnsMapRecords].Memory()
+	records, err := object.Maps[bpf.NetnsMapRecords].Memory()
 	if err != nil {
 		return fmt.Errorf("map netns records: %w", err)
 	}
-	w.object, w.memory = object, memory
+	totals, err := object.Maps[bpf.NetnsMapTotals].Memory()
+	if err != nil {
+		return fmt.Errorf("map netns totals: %w", err)
+	}
+	w.object, w.recordMemory, w.totalMemory = object, records, totals
 	w.records = make([]bpf.NetnsNetnsRecord, w.capacity)
+	w.totals = make([]bpf.NetnsTcpTotals, w.capacity)
 	w.nets = map[uint64]bool{}
 	return nil
 }
@@ -227,7 +235,7 @@ func (w *walk) Rows(rows []Row) ([]Row, error) {
 			return rows, fmt.Errorf("read netns: %w", err)
 		}
 		if skipped == 0 {
-			return w.rows(rows, w.records[:found])
+			return w.rows(rows, w.records[:found], w.totals[:found])
 		}
 		if err := w.grow(found); err != nil {
 			return rows, err
@@ -247,11 +255,11 @@ func (w *walk) grow(found uint32) error {
 	return old.Close()
 }
 
-func (w *walk) rows(rows []Row, records []bpf.NetnsNetnsRecord) ([]Row, error) {
+func (w *walk) rows(rows []Row, records []bpf.NetnsNetnsRecord, totals []bpf.NetnsTcpTotals) ([]Row, error) {
 	if len(records) == 0 {
 		return rows, nil
 	}
-	if err := w.readRecords(records); err != nil {
+	if err := readAll(w.recordMemory, records); err != nil {
 		return rows, err
 	}
 	sockets := w.wantsSockets() && w.object.Program(HookSockets) != nil
@@ -264,7 +272,7 @@ func (w *walk) rows(rows []Row, records []bpf.NetnsNetnsRecord) ([]Row, error) {
 		if listeners { // in one table for all
 			err = errors.Join(err, w.walkTable(HookListeners, records[0].Hashinfo, records[0].Lhash2Size))
 		}
-		if err = errors.Join(err, w.readRecords(records)); err != nil {
+		if err = errors.Join(err, readAll(w.totalMemory, totals)); err != nil {
 			return rows, err
 		}
 	}
@@ -275,18 +283,18 @@ func (w *walk) rows(rows []Row, records []bpf.NetnsNetnsRecord) ([]Row, error) {
 		row.Deviceless, row.Untracked = r.HasDevices == 0, r.MayTrack == 0
 		for j, read := range w.read {
 			if read != nil {
-				row.Values[j] = read(r)
+				row.Values[j] = read(r, &totals[i])
 			}
 		}
 	}
 	return rows, nil
 }
 
-func (w *walk) readRecords(records []bpf.NetnsNetnsRecord) error {
-	size := int(unsafe.Sizeof(records[0]))
-	raw := unsafe.Slice((*byte)(unsafe.Pointer(&records[0])), size*len(records))
-	if _, err := w.memory.ReadAt(raw, 0); err != nil {
-		return fmt.Errorf("read netns records: %w", err)
+// readAll copies the first elements of an array map, which must not be none.
+func readAll[T any](from *ebpf.Memory, to []T) error {
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(&to[0])), int(unsafe.Sizeof(to[0]))*len(to))
+	if _, err := from.ReadAt(raw, 0); err != nil {
+		return fmt.Errorf("read what a pass has left: %w", err)
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func TestWalkChecksItself(t *testing.T) {
 	require.NoError(t, w.check())
 
 	right := w.read[0]
-	w.read[0] = func(r *bpf.NetnsNetnsRecord) uint64 { return right(r) + 1<<40 }
+	w.read[0] = func(r *bpf.NetnsNetnsRecord, t *bpf.NetnsTcpTotals) uint64 { return right(r, t) + 1<<40 }
 	require.ErrorContains(t, w.check(), "TCP_MIB_OUTSEGS of the own network namespace is 10995")
 	w.read[0] = right
 	w.proc = newProc(t.TempDir(), nil)
