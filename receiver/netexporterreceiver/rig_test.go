@@ -4,6 +4,7 @@
 package netexporterreceiver
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"slices"
@@ -245,11 +246,13 @@ func (e event) attr(key string) string {
 	return v.AsString()
 }
 
-// events returns those of the namespaces so far, in the order of their arrival.
+// events returns those of the namespaces so far, in order of time: those that arrive together are by namespace.
 func (r *rig) events(of ...*nettest.Namespace) []event {
-	return slices.DeleteFunc(r.allEvents(), func(e event) bool {
+	events := slices.DeleteFunc(r.allEvents(), func(e event) bool {
 		return !slices.ContainsFunc(of, func(n *nettest.Namespace) bool { return isOf(e.resource, n) })
 	})
+	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.Timestamp(), b.Timestamp()) })
+	return events
 }
 
 // allEvents returns those of all namespaces so far.
