@@ -47,20 +47,28 @@ func TestBTFDiscover(t *testing.T) {
 	}
 }
 
+// hideBTF returns what makes a command run where the kernel does not show its BTF.
+func hideBTF(t *testing.T) func(*exec.Cmd) {
+	unshare := agenttest.SystemProgram(t, "unshare")
+	return func(cmd *exec.Cmd) {
+		hide := []string{unshare, "--mount", "sh", "-c", `mount -t tmpfs none "$0" && exec "$@"`, filepath.Dir(kernelBTF)}
+		cmd.Path, cmd.Args = unshare, append(hide, cmd.Args...)
+	}
+}
+
 // Where there is none it fails, and says what to install, and why a file does not serve.
 func TestBTFDiscoverNothing(t *testing.T) {
 	agenttest.RequireRoot(t)
 	if _, err := os.Stat(filepath.Dir(kernelBTF)); err != nil {
 		t.Skipf("the kernel has no BTF to hide: %v", err)
 	}
-	unshare, root := agenttest.SystemProgram(t, "unshare"), t.TempDir()
+	hide, root := hideBTF(t), t.TempDir()
 	boot := filepath.Join(root, "boot")
 	require.NoError(t, os.Mkdir(boot, 0o755))
 	own, err := os.ReadFile(kernelBTF)
 	require.NoError(t, err)
 	discover := func() *agenttest.Process {
-		return agenttest.Run(t, nil, unshare, "--mount", "sh", "-c", `mount -t tmpfs none "$1" && exec "$2" btf discover --root "$3"`, "-",
-			filepath.Dir(kernelBTF), agenttest.Program(t, "inspector"), root)
+		return agenttest.Run(t, hide, agenttest.Program(t, "inspector"), "btf", "discover", "--root", root)
 	}
 
 	file := filepath.Join(boot, "vmlinux")
@@ -86,7 +94,7 @@ func TestBTFOfFile(t *testing.T) {
 	if err != nil {
 		t.Skipf("the kernel has no BTF to hide: %v", err)
 	}
-	unshare, root := agenttest.SystemProgram(t, "unshare"), t.TempDir()
+	hide, root := hideBTF(t), t.TempDir()
 	for _, dir := range []string{"etc", "proc", "run", "sys"} {
 		require.NoError(t, os.Symlink("/"+dir, filepath.Join(root, dir)))
 	}
@@ -99,10 +107,7 @@ func TestBTFOfFile(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, own, 0o644))
 
 	ports := agenttest.FreePorts(t, agenttest.Ports)
-	a := startWith(t, func(cmd *exec.Cmd) {
-		hide := []string{unshare, "--mount", "sh", "-c", `mount -t tmpfs none "$0" && exec "$@"`, filepath.Dir(kernelBTF)}
-		cmd.Path, cmd.Args = unshare, append(hide, cmd.Args...)
-	}, ports[0], ports[1], "--config", agenttest.ShippedConfig, "--config", "yaml:"+agenttest.PortsConfig(ports),
+	a := startWith(t, hide, ports[0], ports[1], "--config", agenttest.ShippedConfig, "--config", "yaml:"+agenttest.PortsConfig(ports),
 		"--config", "yaml:{receivers: {netexporter: {root_path: "+root+"}}, processors: {k8spod: {root_path: "+root+"}}}")
 	assert.InDelta(t, 1, a.own(t, fmt.Sprintf(`otelcol_netexporter_btf{path=%q,proof="functions"}`, file)), 0)
 	p := nettest.New(t)
