@@ -305,7 +305,7 @@ int walk__raw_tp(__u64 *ctx)
 /* Arguments of sockets and listeners, which are those of a run. */
 struct sockets_args {
 	__u64 hashinfo;
-	__u64 first; /* bucket, a multiple of BUCKETS */
+	__u64 first; /* bucket */
 };
 
 EXPORT(struct sockets_args, sockets_args);
